@@ -1,0 +1,142 @@
+"""The session log: one append-only ``session.jsonl`` and the images it names, written so that a crash loses nothing.
+
+An image is written first (temporary file, fsync, rename), then the line that names it; every line is flushed
+to disk before the episode goes on. A reader ignores a torn last line, and a session without ``session_end`` is
+incomplete. Rewards are appended later by rescoring, never written over.
+
+Line types: ``session_start``, ``message``, ``model_call``, ``tool_call``, ``tool_result``, ``reward``,
+``session_end``. Every line carries ``v`` (schema version), ``seq``, ``time`` (UTC) and ``type``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+LOG_NAME = "session.jsonl"
+EVENT_TYPES = frozenset(
+    {"session_start", "message", "model_call", "tool_call", "tool_result", "reward", "session_end"}
+)
+
+
+class SessionError(ValueError):
+    """A session that cannot be read or written; the message names the file and the cure."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that it is either absent or whole: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+class SessionWriter:
+    """Appends events to ``folder/session.jsonl`` and images to ``folder/images``.
+
+    Raises SessionError where the folder already holds a session, OSError where it cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        try:
+            self._stream = open(folder / LOG_NAME, "xb")
+        except FileExistsError:
+            raise SessionError(f"{folder} already holds a session: choose another output folder") from None
+        self._seq = 0
+
+    def append(self, event_type: str, **fields: Any) -> None:
+        """Append one event; it is on disk when this returns."""
+        if event_type not in EVENT_TYPES:
+            raise ValueError(f"unknown event type {event_type!r}")
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        event = {"v": SCHEMA_VERSION, "seq": self._seq, "time": now, "type": event_type, **fields}
+        self._stream.write(json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._seq += 1
+
+    def add_image(self, png: bytes) -> str:
+        """Store an image once under its SHA-256 and return the digest."""
+        digest = hashlib.sha256(png).hexdigest()
+        path = self.folder / "images" / f"{digest}.png"
+        if not path.exists():
+            write_atomic(path, png)
+        return digest
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> SessionWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session read back.
+
+    ``complete`` says whether the episode reached its end; ``torn`` whether a half-written last line was left
+    out. ``events`` are the whole lines in order.
+    """
+
+    folder: Path
+    events: Sequence[dict[str, Any]]
+    torn: bool = False
+    start: dict[str, Any] = field(default_factory=dict)
+    end: dict[str, Any] | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self.end is not None
+
+    def of_type(self, event_type: str) -> list[dict[str, Any]]:
+        """All events of one type, in order."""
+        return [event for event in self.events if event["type"] == event_type]
+
+    def image(self, digest: str) -> bytes:
+        """PNG bytes of an image that the log names. Raises SessionError where it is missing."""
+        try:
+            return (self.folder / "images" / f"{digest}.png").read_bytes()
+        except OSError as error:
+            raise SessionError(f"{self.folder}: image {digest[:12]}… cannot be read: {error}") from error
+
+
+def read_session(folder: Path) -> Session:
+    """Read a session folder (or a run folder that holds one).
+
+    Raises SessionError where there is none, where a line other than the last is damaged, or where the schema
+    is newer than this reader.
+    """
+    folder = folder / "session" if (folder / "session" / LOG_NAME).exists() else folder
+    path = folder / LOG_NAME
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SessionError(f"no session in {folder}: {LOG_NAME} cannot be read ({error.strerror})") from error
+    lines = data.split(b"\n")
+    tail = lines.pop()  # empty when the last line is whole
+    events = []
+    for number, line in enumerate(lines, 1):
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise SessionError(f"{path}, line {number}: not valid JSON, the log was edited or damaged") from error
+        if event.get("v") != SCHEMA_VERSION:
+            raise SessionError(f"{path}, line {number}: schema version {event.get('v')}, expected {SCHEMA_VERSION}")
+        events.append(event)
+    start = next((e for e in events if e["type"] == "session_start"), {})
+    end = next((e for e in events if e["type"] == "session_end"), None)
+    return Session(folder=folder, events=events, torn=bool(tail), start=start, end=end)

@@ -1,0 +1,45 @@
+"""What an episode is asked to do, and how it can end."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class StopReason(StrEnum):
+    """Why an episode ended; recorded in every session."""
+
+    ANSWERED = "answered"
+    MAX_TURNS = "max_turns"
+    POLICY_ERROR = "policy_error"
+    TOOL_ERROR = "tool_error"
+    BUDGET = "budget"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One synthesis task: photo, item, anomaly type and the user's options.
+
+    ``image`` is what the tool servers are given (a path they may read, or a data URI); ``region`` is empty, or
+    "x,y,width,height" in pixels of the upright photo, or a mask image's path. ``threshold`` is the score (0-10)
+    from which a sample passes; ``max_images`` the number of attempts (N of Algorithm 1); ``max_turns`` bounds
+    the assistant's turns.
+    """
+
+    image: str
+    item_name: str
+    anomaly_type: str
+    seed: int = 0
+    region: str = ""
+    threshold: float = 7.0
+    max_images: int = 3
+    max_turns: int = 12
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain fields; a data URI is cut short, since the session stores the image itself."""
+        fields = asdict(self)
+        if self.image.startswith("data:"):
+            fields["image"] = self.image[:40] + "..."
+        return fields
