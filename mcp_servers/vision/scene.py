@@ -69,7 +69,7 @@ class Scene:
 
 def grey(rgb: Image) -> Field:
     """(H, W, 3) uint8 to (H, W) float32 luma, 0-255."""
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)
 
 
 def analyse(rgb: Image) -> Scene:
@@ -259,10 +259,9 @@ def grain_of(luma: Field, part: Mask) -> Grain:
     gx, gy = cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1)
     inner = cv2.erode(part.astype(np.uint8), np.ones((7, 7), np.uint8), borderValue=1).astype(bool)
     inner = inner if np.count_nonzero(inner) > 50 else part
-    limit = (
-        float(np.percentile(cv2.magnitude(gx, gy)[inner], 90)) + 1e-6
-    )  # a few strong edges must not decide
-    weight = np.minimum(1.0, limit / (cv2.magnitude(gx, gy)[inner] + 1e-6)) ** 2
+    slope = cv2.magnitude(gx, gy)[inner]
+    limit = float(np.percentile(slope, 90)) + 1e-6
+    weight = np.minimum(1.0, limit / (slope + 1e-6)) ** 2  # a few strong edges must not decide
     jxx, jyy = float((weight * gx[inner] ** 2).mean()), float((weight * gy[inner] ** 2).mean())
     jxy = float((weight * gx[inner] * gy[inner]).mean())
     gradient = 0.5 * np.arctan2(2 * jxy, jxx - jyy)

@@ -1,0 +1,41 @@
+"""Mask generation without a model: what differs between a normal photo and its edited version.
+
+``find_mask`` works from the two photos alone. Where most pixels are identical the difference itself tells
+(exact.py); else the photos are registered and matched first (register.py, registered.py). It may find nothing,
+and says so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mcp_servers.mask_gen.local.exact import IDENTICAL, changed_pixels, find_exact
+from mcp_servers.mask_gen.local.registered import find_registered
+from mcp_servers.mask_gen.local.result import MaskResult
+from mcp_servers.vision.scene import Image
+
+__all__ = ["MaskResult", "find_mask"]
+
+
+def find_mask(normal: Image, anomaly: Image) -> MaskResult:
+    """Find the defect that was edited into ``normal`` to give ``anomaly``.
+
+    Both (H, W, 3) uint8 sRGB of the same size, at least 32 x 32 pixels. Deterministic.
+    Raises ValueError, with the cure, where the photos cannot be compared.
+    """
+    for name, picture in (("normal", normal), ("anomaly", anomaly)):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise ValueError(
+                f"The {name} image must be (H, W, 3) uint8 RGB, not {picture.shape} {picture.dtype}: convert it first."
+            )
+        if min(picture.shape[:2]) < 32:
+            raise ValueError(f"The {name} image is {picture.shape[1]} x {picture.shape[0]} px: give at least 32 x 32.")
+    if normal.shape != anomaly.shape:
+        raise ValueError(
+            f"The images differ in size ({normal.shape[1]} x {normal.shape[0]} and "
+            f"{anomaly.shape[1]} x {anomaly.shape[0]} px): resize the anomaly image to the normal one's size."
+        )
+    changed = changed_pixels(normal, anomaly)
+    if 1 - float(changed.mean()) >= IDENTICAL:
+        return find_exact(normal, anomaly, changed)
+    return find_registered(normal, anomaly)

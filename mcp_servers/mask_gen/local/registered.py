@@ -1,0 +1,122 @@
+"""The editor redrew the whole picture: align, match, and find what still differs more than it should.
+
+How much an honest redraw differs is learned from the pair itself, as a function of how busy the place is
+(edges and texture survive resampling and JPEG less well than calm surface): the noise level function.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+
+from mcp_servers.mask_gen.local.register import align, match, warp
+from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
+from mcp_servers.mask_gen.local.shape import hysteresis, lab_of, visible
+from mcp_servers.vision.scene import Field, Image, Mask
+
+WORK = 1024
+"""Longer side, in pixels, of the copies that are compared."""
+SCALES = {1.0: 8.0, 2.0: 5.0, 4.0: 3.0, 8.0: 2.5}
+"""Sigma (px at 512 px) of a local average -> colour difference (dE) from which a change of that extent counts."""
+CHROMA = 0.5
+"""Weight of a and b against L: chroma subsampling leaves blocks of false colour in honest redraws."""
+SEED_Z, GROW_Z = 6.0, 3.0
+"""Robust z-scores that start and that extend a defect."""
+
+
+def find_registered(normal: Image, anomaly: Image) -> MaskResult:
+    """Find the defect in an edited photo of which no pixel can be trusted to be unchanged.
+
+    Registration, sharpness and colour match (register.py); local RMS colour difference at three scales, each
+    against the level expected at that local gradient; robust z-score; hysteresis; the visible part of what
+    remains. Works on copies of at most ``WORK`` px; the mask is returned at full size.
+    """
+    height, width = normal.shape[:2]
+    scale = min(1.0, WORK / max(height, width))
+    small_n, small_a = normal, anomaly
+    if scale < 1:
+        size = (max(8, round(width * scale)), max(8, round(height * scale)))
+        small_n = cv2.resize(normal, size, interpolation=cv2.INTER_AREA)
+        small_a = cv2.resize(anomaly, size, interpolation=cv2.INTER_AREA)
+    affine = align(small_n, small_a)
+    h, w = small_n.shape[:2]
+    centre = affine[:, :2] @ np.array([w / 2, h / 2]) + affine[:, 2] - np.array([w / 2, h / 2])
+    shift = (float(centre[0] / scale), float(centre[1] / scale))
+    valid = warp(np.ones((h, w), np.float32), affine) > 0.99
+    valid &= inside(affine, (h, w))
+    rgb_n, rgb_a = match(small_n, warp(small_a, affine), valid)
+    lab_n, lab_a = lab_of(rgb_n), lab_of(rgb_a)
+    mask, peak, difference = changed(lab_n, lab_a, valid)
+    if not mask.any():
+        why = f"after aligning and colour matching, the strongest change is {difference:.1f} dE, as anywhere else"
+        return nothing((height, width), float(np.clip(1 - 0.7 * peak, 0.1, 0.95)), "registered", shift, why)
+    back = cv2.warpAffine(mask.astype(np.float32), affine, (w, h), flags=cv2.INTER_LINEAR)
+    full = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    if not full.any():
+        return nothing((height, width), 0.3, "registered", shift, "the change is smaller than a pixel")
+    return found(full, float(np.clip(1 - 0.6 / peak, 0.0, 0.98)), "registered", shift)
+
+
+def inside(affine: Field, shape: tuple[int, int]) -> Mask:
+    """Pixels of the normal frame that land at least 2 px inside the edited photo."""
+    h, w = shape
+    ys, xs = np.mgrid[0:h, 0:w].astype(np.float32)
+    x = affine[0, 0] * xs + affine[0, 1] * ys + affine[0, 2]
+    y = affine[1, 0] * xs + affine[1, 1] * ys + affine[1, 2]
+    return np.asarray((x >= -0.01) & (y >= -0.01) & (x <= w - 0.99) & (y <= h - 0.99))
+
+
+def changed(normal: Field, anomaly: Field, valid: Mask) -> tuple[Mask, float, float]:
+    """Mask (H, W), peak evidence (1 = just enough) and strongest difference (dE) of two matched Lab pictures."""
+    delta = (anomaly - normal) * valid[..., None] * np.array([1, CHROMA, CHROMA], np.float32)
+    gx = cv2.Sobel(normal[..., 0], cv2.CV_32F, 1, 0, scale=1 / 8)
+    gy = cv2.Sobel(normal[..., 0], cv2.CV_32F, 0, 1, scale=1 / 8)
+    steep = gx * gx + gy * gy
+    unit = max(1.0, max(valid.shape) / 512)
+    evidence = np.zeros(valid.shape, np.float32)
+    support = np.zeros(valid.shape, bool)
+    for sigma, floor in SCALES.items():
+        mean = _norm(cv2.GaussianBlur(delta, (0, 0), sigma * unit))
+        busy = np.sqrt(cv2.GaussianBlur(steep, (0, 0), max(1.5, sigma) * unit))
+        level, spread = expected(mean, busy, valid)
+        z = (mean - level) / spread
+        evidence = np.maximum(evidence, np.minimum(z / SEED_Z, mean / floor) * valid)
+        support |= (z >= GROW_Z) & (mean >= 0.4 * floor) & valid
+    support = hysteresis(evidence >= 1, support)
+    fine = _norm(cv2.GaussianBlur(delta, (0, 0), 1.0 * unit))
+    mask = visible(fine, support, 1.5, low=0.25, high=0.5)
+    return mask, float(evidence.max()), float(fine.max())
+
+
+def _norm(delta: Field) -> Field:
+    """Euclidean length over the last axis, (H, W, 3) to (H, W)."""
+    return np.asarray(np.sqrt(np.einsum("ijk,ijk->ij", delta, delta)))
+
+
+def expected(difference: Field, busy: Field, valid: Mask) -> tuple[Field, Field]:
+    """Level and spread (both (H, W), dE) of the difference that an honest redraw leaves, given local business.
+
+    Noise level function: pixels are ranked by ``busy`` into 12 bins; level is each bin's median, spread its
+    scaled MAD, both smoothed, made non-decreasing and interpolated. Floors keep perfect pairs from exploding.
+    """
+    values, keys = difference[valid], busy[valid]
+    step = max(1, len(values) // 60_000)
+    values, keys = values[::step], keys[::step]
+    edges = np.quantile(keys, np.linspace(0, 1, 13))
+    centres, levels, spreads = [], [], []
+    for low, high in itertools.pairwise(edges):
+        pick = values[(keys >= low) & (keys <= high)]
+        if pick.size < 8:
+            continue
+        middle = float(np.median(pick))
+        centres.append(0.5 * float(low + high))
+        levels.append(middle)
+        spreads.append(1.4826 * float(np.median(np.abs(pick - middle))))
+    level = np.maximum.accumulate(np.array(levels))
+    spread = np.maximum.accumulate(np.maximum(np.array(spreads), 0.25))
+    return (
+        np.interp(busy, centres, level).astype(np.float32),
+        np.interp(busy, centres, spread).astype(np.float32),
+    )

@@ -1,0 +1,71 @@
+"""What comparing two photos gives: the mask, how sure it is, and a sentence that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from mcp_servers.vision.scene import Mask
+
+Box = tuple[int, int, int, int]
+"""(x, y, width, height) in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaskResult:
+    """The defect found between a normal photo and its edited version.
+
+    ``mask`` is (H, W) bool in the pixels of the edited photo, all False where ``found`` is False.
+    ``confidence`` in [0, 1]: how clearly the defect stands out from everything else that changed; where nothing
+    was found, how sure it is that there is nothing. ``area_fraction`` is the mask's share of the picture;
+    ``boxes`` has one box per connected piece, biggest piece first. ``method`` is "exact" where most pixels were
+    identical, else "registered", with ``shift`` the (x, y) displacement in pixels, at the picture's centre, of
+    the edited photo against the normal one. ``note`` is one sentence for people and models.
+    """
+
+    mask: Mask
+    found: bool
+    confidence: float
+    area_fraction: float
+    boxes: list[Box]
+    method: Literal["exact", "registered"]
+    shift: tuple[float, float]
+    note: str
+
+
+def found(
+    mask: Mask, confidence: float, method: Literal["exact", "registered"], shift: tuple[float, float]
+) -> MaskResult:
+    """Wrap a mask (H, W) with at least one True pixel."""
+    boxes = boxes_of(mask)
+    share = float(mask.mean())
+    pieces = "one piece" if len(boxes) == 1 else f"{len(boxes)} pieces"
+    sure = "clearly" if confidence >= 0.75 else "fairly clearly" if confidence >= 0.4 else "faintly"
+    how = (
+        "the rest of the picture is identical"
+        if method == "exact"
+        else f"after aligning (shift {shift[0]:+.1f}, {shift[1]:+.1f} px) and colour matching"
+    )
+    note = f"Defect found in {pieces}, {100 * share:.2f}% of the picture, standing out {sure}; {how}."
+    return MaskResult(mask, True, confidence, share, boxes, method, shift, note)
+
+
+def nothing(
+    shape: tuple[int, int],
+    confidence: float,
+    method: Literal["exact", "registered"],
+    shift: tuple[float, float],
+    why: str,
+) -> MaskResult:
+    """No defect: an empty mask of ``shape`` (H, W) and the reason ``why``."""
+    return MaskResult(np.zeros(shape, bool), False, confidence, 0.0, [], method, shift, f"No defect found: {why}.")
+
+
+def boxes_of(mask: Mask) -> list[Box]:
+    """One (x, y, width, height) per 8-connected piece, biggest area first."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    pieces = sorted((tuple(int(v) for v in row) for row in stats[1:]), key=lambda row: -row[4])
+    return [(x, y, w, h) for x, y, w, h, _ in pieces]
