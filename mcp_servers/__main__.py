@@ -1,0 +1,9 @@
+"""``python -m mcp_servers``: all five tools in one server."""
+
+import sys
+
+from mcp_servers.serving import main
+from mcp_servers.suite import INSTRUCTIONS, factories
+
+if __name__ == "__main__":
+    sys.exit(main("mcp_servers", factories(), INSTRUCTIONS))

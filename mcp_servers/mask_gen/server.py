@@ -1,0 +1,61 @@
+"""mask_gen over MCP: the pixel mask of what differs between a photo and its defective version."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import numpy as np
+from mcp.server.mcpserver.tools import Tool
+from mcp_types import CallToolResult
+from pydantic import Field
+
+from mcp_servers.images import Photo, jpeg_preview
+from mcp_servers.mask_gen.local import find_mask
+from mcp_servers.mask_gen.overlay import draw_overlay
+from mcp_servers.serving import IMAGE_ARGUMENT, image_result, make_tool, text_result
+from mcp_servers.store import Store, same_scale_views
+
+INSTRUCTIONS = "Finds the pixel mask of the defect by comparing the synthesized image with its original."
+MAX_BOXES = 32
+
+
+def tools(store: Store) -> list[Tool]:
+    """The mask_gen tool over ``store``."""
+
+    def mask_gen(
+        anomaly_image: Annotated[str, Field(description="the image with the defect: " + IMAGE_ARGUMENT)],
+        normal_image: Annotated[str, Field(description="the original photo it was made from")],
+    ) -> CallToolResult:
+        """Find the defect's pixel mask by comparing the two images; may find nothing, and then says so.
+
+        Returns the mask's handle, an overlay preview, the area, boxes (x, y, width, height) and a confidence
+        from 0 to 1. Call it once, on the image that passed.
+        """
+        started = time.perf_counter()
+        anomaly_handle, anomaly = store.resolve(anomaly_image)
+        normal_handle, normal = store.resolve(normal_image)
+        normal_view, anomaly_view = same_scale_views(normal, anomaly)
+        result = find_mask(normal_view, anomaly_view)
+        facts = {
+            "found": result.found,
+            "mask": None,
+            "area_fraction": round(result.area_fraction, 6),
+            "boxes": [list(box) for box in result.boxes[:MAX_BOXES]],
+            "regions": len(result.boxes),
+            "confidence": round(result.confidence, 3),
+            "method": result.method,
+            "note": result.note,
+            "anomaly_image": anomaly_handle,
+            "normal_image": normal_handle,
+            "backend": "local",
+            "cost_usd": 0.0,
+        }
+        if not result.found:
+            return text_result(facts | {"seconds": round(time.perf_counter() - started, 3)})
+        mask = store.put(Photo(np.where(result.mask, 255, 0).astype(np.uint8)))
+        preview = jpeg_preview(draw_overlay(anomaly_view, result.mask))
+        facts |= {"mask": mask, "seconds": round(time.perf_counter() - started, 3)}
+        return image_result(facts, preview, mask, "Defect mask")
+
+    return [make_tool(mask_gen, title="Find the defect's mask", read_only=False, structured=False)]

@@ -1,0 +1,9 @@
+"""``python -m mcp_servers.prompt_gen``: this tool alone."""
+
+import sys
+
+from mcp_servers.prompt_gen.server import INSTRUCTIONS, tools
+from mcp_servers.serving import main
+
+if __name__ == "__main__":
+    sys.exit(main("mcp_servers.prompt_gen", [tools], INSTRUCTIONS))

@@ -1,0 +1,198 @@
+"""The MCP surface that the five tools share: strict registration, errors, image results, and the command line.
+
+A tool module offers ``tools(store) -> list[Tool]``; the same registrations make one server each or all five
+together. Sync tool functions run in worker threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import functools
+import ipaddress
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
+from mcp.server.mcpserver.resources.templates import ResourceSecurity
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.transport_security import TransportSecuritySettings
+from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent, ToolAnnotations
+
+from mcp_servers.errors import ToolInputError
+from mcp_servers.images import ImageError
+from mcp_servers.store import Store, default_home
+
+P = ParamSpec("P")
+R = TypeVar("R")
+ToolFactory = Callable[[Store], list[Tool]]
+
+IMAGE_ARGUMENT = "an image handle (img_...), the path of a file in an allowed folder, or a data URI"
+MAX_BODY = 96 * 2**20
+
+logger = logging.getLogger("mcp_servers")
+
+
+def package_version() -> str:
+    """The installed version, "0" when run from a plain checkout."""
+    try:
+        return version("anomaly-agent")
+    except PackageNotFoundError:
+        return "0"
+
+
+def make_tool(
+    function: Callable[P, R], *, title: str, read_only: bool, structured: bool, description: str | None = None
+) -> Tool:
+    """Register a function as a strict tool.
+
+    Unknown arguments are refused instead of ignored, and a ``ToolInputError`` becomes a ``ToolError`` whose
+    one-line text reaches the client. ``structured``: publish an outputSchema from the return annotation.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except ToolInputError as error:
+            raise ToolError(str(error)) from error
+
+    tool = Tool.from_function(
+        guarded,
+        title=title,
+        description=description,
+        annotations=ToolAnnotations(
+            read_only_hint=read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+        ),
+        structured_output=structured,
+    )
+    # The SDK ignores misspelt argument names; a caller must hear of them.
+    model = tool.fn_metadata.arg_model
+    model.model_config["extra"] = "forbid"
+    model.model_rebuild(force=True)
+    tool.parameters["additionalProperties"] = False
+    return tool
+
+
+def image_result(facts: dict[str, Any], preview: bytes, handle: str, title: str) -> CallToolResult:
+    """What image tools return: the facts as JSON text, a preview to look at, a link to the full image.
+
+    There is deliberately no structuredContent: several hosts drop every other block when it is present.
+    """
+    blocks: list[ContentBlock] = [
+        TextContent(type="text", text=json.dumps(facts, ensure_ascii=False)),
+        ImageContent(type="image", data=base64.b64encode(preview).decode(), mime_type="image/jpeg"),
+        ResourceLink(type="resource_link", uri=f"image://{handle}", name=handle, title=title, mime_type="image/png"),
+    ]
+    return CallToolResult(content=blocks)
+
+
+def text_result(facts: dict[str, Any]) -> CallToolResult:
+    """Facts as JSON text alone, for an image tool that has no image to show."""
+    return CallToolResult(content=[TextContent(type="text", text=json.dumps(facts, ensure_ascii=False))])
+
+
+def build_server(name: str, store: Store, factories: Sequence[ToolFactory], instructions: str) -> MCPServer:
+    """An MCP server with the given tools and the ``image://HANDLE`` resource (full-size PNG)."""
+    server: MCPServer = MCPServer(
+        name,
+        version=package_version(),
+        instructions=instructions,
+        tools=[tool for factory in factories for tool in factory(store)],
+        log_level="WARNING",
+    )
+
+    @server.resource(
+        "image://{handle}",
+        name="image",
+        title="Full-size image",
+        description="The image behind a handle, as a lossless PNG.",
+        mime_type="image/png",
+    )
+    def image(handle: str) -> bytes:
+        try:
+            return store.png(handle)
+        except ImageError as error:
+            raise ResourceNotFoundError(str(error)) from error
+
+    @server.resource(
+        "photo://{path}",
+        name="photo",
+        title="Photo as the tools see it",
+        description="The photo at a URL-encoded path in an allowed folder: upright, without metadata, lossless PNG.",
+        mime_type="image/png",
+        security=ResourceSecurity(exempt_params={"path"}),  # the store's own rules decide which paths may be read
+    )
+    def photo(path: str) -> bytes:
+        try:
+            return store.png(store.resolve(path)[0])
+        except ImageError as error:
+            raise ResourceError(str(error)) from error
+
+    return server
+
+
+def store_from(allow: Sequence[str], environ: dict[str, str]) -> Store:
+    """The store and the allowed folders from the command line and the environment.
+
+    Without ``--allow`` and ``ANOMALY_AGENT_ALLOW`` the working folder is allowed (unless it is the root).
+    Raises ToolInputError for a folder that does not exist.
+    """
+    named = list(allow) or [part for part in environ.get("ANOMALY_AGENT_ALLOW", "").split(os.pathsep) if part]
+    folders = [Path(part).expanduser() for part in named]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ToolInputError(f"--allow {folder}: no such folder; name an existing one")
+    if not folders and Path.cwd() != Path(Path.cwd().anchor):
+        folders = [Path.cwd()]
+    return Store(home=default_home(environ), allowed=folders)
+
+
+def main(name: str, factories: Sequence[ToolFactory], instructions: str, argv: Sequence[str] | None = None) -> int:
+    """Command line of every server: stdio by default, streamable HTTP with ``--http``."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=instructions)
+    parser.add_argument("--allow", action="append", default=[], metavar="DIR", help="folder that paths may name")
+    parser.add_argument("--http", action="store_true", help="serve streamable HTTP instead of stdio")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address to serve HTTP on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port to serve HTTP on (default 8000)")
+    options = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        store = store_from(options.allow, dict(os.environ))
+    except ToolInputError as error:
+        parser.error(str(error))
+    server = build_server(name.replace("_", "-").replace("mcp-servers.", "anomaly-"), store, factories, instructions)
+    if not options.http:
+        server.run("stdio")
+        return 0
+    if not _is_loopback(options.host):
+        parser.error(f"--host {options.host}: only loopback addresses are served (there is no login)")
+    if not 0 < options.port < 65536:
+        parser.error(f"--port {options.port}: choose a port from 1 to 65535")
+    hosts = [f"{host}:{options.port}" for host in ("127.0.0.1", "localhost", "[::1]")]
+    security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
+    logger.warning("serving MCP on http://%s:%d/mcp", options.host, options.port)
+    server.run(
+        "streamable-http",
+        host=options.host,
+        port=options.port,
+        max_request_body_size=MAX_BODY,
+        transport_security=security,
+    )
+    return 0
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
