@@ -1,0 +1,258 @@
+"""Where a defect sits: reads the place words against the scene and picks a site that can carry the defect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_servers.image_gen.local.spec import DefectSpec
+from mcp_servers.image_gen.local.streams import Streams
+from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
+
+WORK = 288
+"""Longer side, in pixels, of the maps on which a site is chosen."""
+
+Habit = Literal["inside", "outline", "line"]
+"""Where a family lives: well inside the part, on its outline, or inside and running along ``Site.angle``."""
+
+
+class RegionError(ValueError):
+    """The region of interest is empty, outside the picture or off the part; the message names the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A place for one defect, in photo pixels.
+
+    ``x``, ``y`` its centre, ``length`` its extent, ``angle`` the direction in which it runs (radians, y down),
+    ``inward`` the unit vector into the part where the site is on the outline, else None.
+    """
+
+    x: float
+    y: float
+    length: float
+    angle: float
+    inward: tuple[float, float] | None
+
+
+def region_mask(region: Mask | tuple[int, int, int, int] | None, scene: Scene) -> Mask:
+    """Where the defect may be: the part, limited to the region.
+
+    region: (H, W) bool, or a box (x, y, width, height) in pixels, or None. Raises RegionError.
+    """
+    if region is None:
+        return scene.part
+    height, width = scene.part.shape
+    if isinstance(region, tuple):
+        x, y, w, h = region
+        if w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            raise RegionError(
+                f"region {x},{y},{w},{h} lies outside the picture; give x,y,width,height within {width}x{height}"
+            )
+        chosen = np.zeros((height, width), bool)
+        chosen[max(0, y) : y + h, max(0, x) : x + w] = True
+    else:
+        chosen = region.astype(bool)
+        if chosen.shape != (height, width):
+            raise RegionError(
+                f"region mask is {chosen.shape[1]}x{chosen.shape[0]}; make it as large as the picture, {width}x{height}"
+            )
+        if not chosen.any():
+            raise RegionError("region mask is empty; mark the pixels where the defect may be")
+    allowed = chosen & scene.part
+    if np.count_nonzero(allowed) < 9:
+        x, y, w, h = scene.box
+        raise RegionError(f"region lies off the part; move it into the part's box {x},{y},{w},{h}")
+    return allowed
+
+
+class Placer:
+    """Chooses sites on one photo; the maps are computed once."""
+
+    def __init__(self, rgb: Image, scene: Scene, allowed: Mask) -> None:
+        height, width = scene.part.shape
+        self.scale = min(1.0, WORK / max(height, width))
+        size = (max(8, round(width * self.scale)), max(8, round(height * self.scale)))
+        self.scene = scene
+        self.allowed = cv2.resize(allowed.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+        if not self.allowed.any():
+            self.allowed = cv2.resize(allowed.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+        part = cv2.resize(scene.part.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        self.part = part > 0.5
+        self.clearance = _clearance(self.part)
+        self.room = _clearance(self.part & self.allowed)
+        self.luma = grey(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
+        self.extent = scene.extent
+
+    def choose(
+        self, spec: DefectSpec, habit: Habit, streams: Streams, share: float, around: Site | None
+    ) -> tuple[Site, list[str]]:
+        """Pick a site and say what could not be followed.
+
+        share: factor on the length (several defects are smaller each). around: stay near this site.
+        """
+        notes: list[str] = []
+        rng, shape = streams("place"), streams("shape")
+        length = max(spec.relative_size * share * self.extent * self.scale, 2.0)
+        length *= float(np.exp(shape.uniform(-0.12, 0.12)))
+        box_side = float(np.sqrt(np.count_nonzero(self.allowed)))
+        length = min(length, (1.1 if habit == "line" else 0.9) * box_side)
+        on_outline = habit == "outline" or "edge" in spec.place or "corner" in spec.place
+        if on_outline and self.scene.kind == "texture" and habit != "outline":
+            notes.append("no rim found on a texture: placed on the surface")
+            on_outline = False
+        angle = self._angle(spec, shape)
+        weight = self._weights(spec, habit, on_outline, length, angle, around)
+        while habit == "line" and not on_outline and weight.max() <= 0 and length > 4:
+            length *= 0.8
+            weight = self._weights(spec, habit, on_outline, length, angle, around)
+        if weight.max() <= 0:
+            if spec.place:
+                notes.append("the named place has no room for this defect: placed where it fits")
+            weight = self.allowed * np.maximum(self.room, 0.5) ** 2
+        x, y = _draw(weight, rng)
+        inward = self._inward(x, y) if on_outline else None
+        if not on_outline and habit != "line":
+            length = min(length, 2.2 * float(self.room[int(y), int(x)]) + 1)
+        if on_outline and inward is not None and spec.orientation is None:
+            tangent = float(np.arctan2(inward[0], -inward[1]))
+            angle = tangent if habit == "outline" else tangent + float(np.radians(shape.uniform(35, 145)))
+            if habit == "line":
+                x, y = x + inward[0] * 0.42 * length, y + inward[1] * 0.42 * length
+        s = 1 / self.scale
+        return Site((x + 0.5) * s - 0.5, (y + 0.5) * s - 0.5, length * s, angle, inward), notes
+
+    def _angle(self, spec: DefectSpec, rng: np.random.Generator) -> float:
+        """Direction in radians, y down."""
+        free, wobble, side = rng.uniform(0, 180), rng.normal(0, 4), rng.random()
+        wanted = spec.orientation
+        grain = self.scene.grain
+        if wanted is None:
+            degrees = free
+        elif wanted.kind == "diagonal":
+            degrees = (40 if side < 0.5 else 140) + 2 * wobble
+        elif wanted.kind == "along":
+            degrees = grain.angle_deg + wobble
+        elif wanted.kind == "across":
+            degrees = grain.angle_deg + 90 + wobble
+        else:
+            degrees = wanted.degrees + wobble
+        return float(-np.radians(degrees))
+
+    def _weights(
+        self, spec: DefectSpec, habit: Habit, on_outline: bool, length: float, angle: float, around: Site | None
+    ) -> Field:
+        """Unnormalised probability of each pixel of the map as the defect's centre."""
+        allowed = self.allowed.astype(np.float32)
+        if on_outline:
+            band = max(1.5, 0.06 * length) if habit == "outline" else max(2.0, 0.25 * length)
+            weight = allowed * (self.clearance <= band) * (self.clearance > 0)
+            weight *= self._frame_free()
+        elif habit == "line":
+            weight = allowed.copy()
+            for t in (-0.5, -0.4, -0.25, 0.25, 0.4, 0.5):
+                weight *= _shifted(self.room > 1.5, t * length * np.cos(angle), t * length * np.sin(angle))
+        else:
+            need = min(0.55 * length + 1, 0.8 * float(self.room.max()))
+            weight = allowed * (self.room >= need)
+        weight *= self._carries(length)
+        weight *= self._named(spec)
+        if around is not None:
+            weight *= _bump(weight.shape, around.x * self.scale, around.y * self.scale, 1.2 * length + 6)
+        return np.asarray(weight, np.float32)
+
+    def _frame_free(self) -> Field:
+        """0 close to the picture's border, where the outline is only the crop's."""
+        free = np.zeros_like(self.luma)
+        margin = max(2, round(0.015 * max(free.shape)))
+        if self.scene.kind == "texture":
+            return np.ones_like(free)
+        free[margin:-margin, margin:-margin] = 1
+        return free
+
+    def _carries(self, length: float) -> Field:
+        """Calm, normally lit surface is preferred over busy structure, glare and deep shadow."""
+        gx, gy = cv2.Sobel(self.luma, cv2.CV_32F, 1, 0), cv2.Sobel(self.luma, cv2.CV_32F, 0, 1)
+        busy = cv2.GaussianBlur(cv2.magnitude(gx, gy), (0, 0), max(1.0, 0.2 * length))
+        inside = self.part
+        typical = float(np.median(busy[inside])) + 1.0
+        calm = 1 / (1 + (busy / (2.5 * typical)) ** 4)
+        level = cv2.GaussianBlur(self.luma, (0, 0), max(1.0, 0.2 * length))
+        middle = float(np.median(level[inside]))
+        spread = float(np.median(np.abs(level[inside] - middle))) + 12.0
+        usual = 1 / (1 + (np.abs(level - middle) / (3 * spread)) ** 4)
+        return np.asarray(0.02 + calm * usual, np.float32)
+
+    def _named(self, spec: DefectSpec) -> Field:
+        """Weight of each pixel under the place words."""
+        height, width = self.part.shape
+        ys, xs = np.nonzero(self.part)
+        x0, x1, y0, y1 = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
+        u = (np.arange(width, dtype=np.float32)[None, :] + 0.5 - x0) / (x1 - x0) * np.ones((height, 1), np.float32)
+        v = (np.arange(height, dtype=np.float32)[:, None] + 0.5 - y0) / (y1 - y0) * np.ones((1, width), np.float32)
+        weight = np.ones((height, width), np.float32)
+        for word, along in (("left", u), ("right", 1 - u), ("upper", v), ("lower", 1 - v)):
+            if word in spec.place:
+                weight *= 1 / (1 + np.exp((along - 0.38) / 0.035))
+        if "centre" in spec.place:
+            weight *= np.exp(-(((u - 0.5) / 0.16) ** 2 + ((v - 0.5) / 0.16) ** 2))
+        if "corner" in spec.place:
+            weight *= self._corners()
+        if "end" in spec.place:
+            tall = (y1 - y0) > (x1 - x0)
+            far = np.abs((v if tall else u) - 0.5) * 2
+            weight *= np.exp(-(((1 - far) / 0.12) ** 2))
+        if "near_edge" in spec.place and self.scene.kind == "object":
+            deep = float(self.clearance.max())
+            weight *= np.exp(-((self.clearance / (0.3 * deep)) ** 2))
+        return weight
+
+    def _corners(self) -> Field:
+        """High where little of the neighbourhood is part: convex corners of the outline."""
+        sigma = max(2.0, 0.05 * self.extent * self.scale)
+        share = cv2.GaussianBlur(self.part.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+        line = self.part & (self.clearance <= 2.5)
+        best = float(np.percentile(share[line], 4)) if line.any() else 0.3
+        return np.asarray(np.exp(-((np.maximum(share - best, 0) / 0.05) ** 2)), np.float32)
+
+    def _inward(self, x: float, y: float) -> tuple[float, float]:
+        """Unit vector into the part (towards the picture's middle on textures)."""
+        if self.scene.kind == "texture":
+            dx, dy = self.part.shape[1] / 2 - x, self.part.shape[0] / 2 - y
+            dx, dy = (np.sign(dx), 0.0) if abs(dx) > abs(dy) else (0.0, np.sign(dy) or 1.0)
+        else:
+            soft = cv2.GaussianBlur(self.part.astype(np.float32), (0, 0), 3.0)
+            gx, gy = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=5), cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=5)
+            dx, dy = float(gx[int(y), int(x)]), float(gy[int(y), int(x)])
+        norm = float(np.hypot(dx, dy))
+        return (dx / norm, dy / norm) if norm > 1e-6 else (0.0, 1.0)
+
+
+def _clearance(mask: Mask) -> Field:
+    """Distance (px) to the nearest pixel outside the mask; the picture's border counts as outside."""
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
+
+
+def _shifted(mask: Mask, dx: float, dy: float) -> Field:
+    """Value of the mask at each pixel displaced by (dx, dy); 0 beyond the border."""
+    matrix = np.array([[1, 0, -dx], [0, 1, -dy]], np.float32)
+    size = (mask.shape[1], mask.shape[0])
+    return np.asarray(cv2.warpAffine(mask.astype(np.float32), matrix, size, flags=cv2.INTER_NEAREST), np.float32)
+
+
+def _bump(shape: tuple[int, ...], x: float, y: float, sigma: float) -> Field:
+    ys, xs = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
+    return np.asarray(np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * sigma**2)), np.float32)
+
+
+def _draw(weight: NDArray[np.float32], rng: np.random.Generator) -> tuple[float, float]:
+    """A pixel drawn in proportion to its weight."""
+    total = np.cumsum(weight.astype(np.float64).ravel())
+    index = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
+    index = min(index, weight.size - 1)
+    return float(index % weight.shape[1]), float(index // weight.shape[1])

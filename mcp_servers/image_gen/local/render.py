@@ -1,0 +1,72 @@
+"""``render``: photo + prompt + seed -> the same photo with one defect. Reads top to bottom.
+
+The prompt becomes a ``DefectSpec`` (spec.py), the photo a ``Scene``; a site is chosen (place.py), a window cut
+(canvas.py), the family draws into it (families/), and the result is laid over the photo.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mcp_servers.image_gen.local import families
+from mcp_servers.image_gen.local.canvas import cut, paste
+from mcp_servers.image_gen.local.place import Placer, Site, region_mask
+from mcp_servers.image_gen.local.spec import DefectSpec, parse_prompt
+from mcp_servers.image_gen.local.streams import Streams
+from mcp_servers.vision.scene import Field, Image, Mask, analyse
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A rendered defect.
+
+    ``rgb``: (H, W, 3) float32 sRGB 0-255, unrounded; equal to the input where ``alpha`` is 0. ``alpha``:
+    (H, W) float32 in [0, 1], feathered support of the defect. ``spec``: what was read from the prompt.
+    ``box``: (x, y, width, height) of alpha > 0. ``notes``: what could not be done as asked.
+    """
+
+    rgb: Field
+    alpha: Field
+    spec: DefectSpec
+    box: tuple[int, int, int, int]
+    notes: list[str]
+
+
+def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, int, int] | None = None) -> Rendering:
+    """Render the defect that the prompt describes.
+
+    rgb: (H, W, 3) uint8 sRGB. seed: any integer; the same (rgb, prompt, seed) gives the same bytes. region:
+    (H, W) bool or box (x, y, width, height), where the defect may be. Raises PromptNotUnderstood, RegionError.
+    """
+    spec = parse_prompt(prompt)
+    recipe = families.FAMILIES[spec.family]
+    scene = analyse(rgb)
+    allowed = region_mask(region, scene)
+    placer = Placer(rgb, scene, allowed)
+    stays_grey = spec.colour is None and bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
+    if spec.colour is not None and len(set(spec.colour)) == 1:
+        stays_grey = bool((rgb.max(2) == rgb.min(2)).all())
+    reach = allowed if region is not None or recipe.stays_on_part else np.ones_like(allowed)
+    out = rgb.astype(np.float32)
+    alpha = np.zeros(rgb.shape[:2], np.float32)
+    notes: list[str] = []
+    first: Site | None = None
+    for index in range(spec.count):
+        streams = Streams(seed).part(index)
+        around = first if spec.clustered else None
+        site, said = placer.choose(spec, recipe.habit, streams, spec.count**-0.45, around)
+        first = first or site
+        canvas = cut(out, scene, reach, site)
+        paste(out, alpha, canvas, recipe.draw(canvas, spec, streams), streams("noise"), stays_grey)
+        notes += [note for note in said if note not in notes]
+    return Rendering(rgb=out, alpha=alpha, spec=spec, box=_box(alpha), notes=notes)
+
+
+def _box(alpha: Field) -> tuple[int, int, int, int]:
+    """Bounding box (x, y, width, height) of alpha > 0; all zeros where there is none."""
+    ys, xs = np.flatnonzero(alpha.any(1)), np.flatnonzero(alpha.any(0))
+    if len(ys) == 0:
+        return (0, 0, 0, 0)
+    return int(xs[0]), int(ys[0]), int(xs[-1] - xs[0] + 1), int(ys[-1] - ys[0] + 1)

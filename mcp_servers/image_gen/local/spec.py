@@ -1,0 +1,218 @@
+"""What an editing prompt asks for: ``parse_prompt`` turns English into a ``DefectSpec``.
+
+The prompt of this project has a fixed frame ("Using the provided image, change only PLACE to introduce
+DEFECT. The defect is SIZE and SEVERITY. ... everything else stays ..."), but free text ("a tiny faint
+scratch near the rim") is read as well. Words are looked up in ``lexicon.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mcp_servers.image_gen.local import lexicon
+from mcp_servers.knowledge.families import SEVERITIES, SIZES, Family
+from mcp_servers.knowledge.words import family_of
+
+STRENGTHS: tuple[float, ...] = (0.16, 0.34, 0.54, 0.78, 1.0)
+"""Strength in (0, 1] of each word of the severity ladder."""
+
+SIZE_RANGES: dict[Family, tuple[float, float]] = {
+    Family.SCRATCH: (0.09, 0.75),
+    Family.CRACK: (0.10, 0.80),
+    Family.CUT: (0.08, 0.60),
+    Family.HOLE: (0.030, 0.30),
+    Family.DENT: (0.07, 0.50),
+    Family.FOLD: (0.12, 0.85),
+    Family.FRAY: (0.07, 0.50),
+    Family.STAIN: (0.06, 0.60),
+    Family.CONTAMINATION: (0.035, 0.35),
+    Family.DISCOLORATION: (0.08, 0.75),
+    Family.RUST: (0.06, 0.70),
+    Family.BURN: (0.06, 0.50),
+    Family.GLUE: (0.06, 0.45),
+    Family.PRINT: (0.07, 0.45),
+    Family.THREAD: (0.12, 0.70),
+    Family.MISSING: (0.08, 0.50),
+    Family.BROKEN_EDGE: (0.06, 0.50),
+    Family.BEND: (0.10, 0.60),
+    Family.MISPLACED: (0.10, 0.50),
+    Family.SHORT: (0.04, 0.25),
+    Family.OPEN: (0.03, 0.20),
+}
+"""Length of a tiny and of a very large defect, as a share of the part's extent (square root of its area)."""
+
+
+class PromptNotUnderstood(ValueError):  # noqa: N818 - reads as a sentence where it is raised
+    """No defect family can be read from the prompt; the message names the words that are understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """Direction in which a defect runs: ``kind`` "angle" (``degrees`` counter-clockwise from horizontal),
+    "diagonal" (either diagonal), "along" or "across" the surface's grain."""
+
+    kind: str
+    degrees: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DefectSpec:
+    """What was read from a prompt.
+
+    ``size`` and ``severity`` are ladder words; ``relative_size`` is the defect's length as a share of the
+    part's extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper",
+    "lower", "left", "right", "surface", "near_edge", "end"). ``colour`` is sRGB 0-255 or None where the
+    prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``count`` is at least 1;
+    ``clustered`` says that several defects sit close together.
+    """
+
+    family: Family
+    size: str
+    severity: str
+    relative_size: float
+    strength: float
+    place: frozenset[str]
+    orientation: Orientation | None
+    colour: tuple[int, int, int] | None
+    colour_name: str
+    count: int
+    clustered: bool
+    shapes: frozenset[str]
+
+    def summary(self) -> dict[str, str | int]:
+        """What was understood, in a few plain words per aspect (for a tool's answer)."""
+        words: dict[str, str | int] = {
+            "family": self.family.value,
+            "size": self.size,
+            "severity": self.severity,
+            "place": ", ".join(sorted(self.place)) or "anywhere on the part",
+            "count": self.count,
+        }
+        if self.orientation is not None:
+            turned = self.orientation.kind == "angle"
+            words["orientation"] = f"{self.orientation.degrees:g} degrees" if turned else self.orientation.kind
+        if self.colour_name:
+            words["colour"] = self.colour_name
+        if self.shapes:
+            words["shape"] = ", ".join(sorted(self.shapes))
+        return words
+
+
+def parse_prompt(prompt: str) -> DefectSpec:
+    """Read an editing prompt.
+
+    Raises PromptNotUnderstood where no defect family is named.
+    """
+    text = _open_part(prompt)
+    place_phrase, defect_phrase = _split(text)
+    family = family_of(defect_phrase) or family_of(text)
+    if family is None:
+        words = ", ".join(f.value.replace("_", " ") for f in Family)
+        raise PromptNotUnderstood(f"no defect named in the prompt; say one of: {words}")
+    size, severity = _ladders(text)
+    low, high = SIZE_RANGES[family]
+    share = SIZES.index(size) / (len(SIZES) - 1)
+    count, clustered = _count(defect_phrase)
+    colour_name, colour = _colour(_without_place(defect_phrase))
+    return DefectSpec(
+        family=family,
+        size=size,
+        severity=severity,
+        relative_size=float(low * (high / low) ** share),
+        strength=STRENGTHS[SEVERITIES.index(severity)],
+        place=_place(place_phrase, defect_phrase),
+        orientation=_orientation(defect_phrase),
+        colour=colour,
+        colour_name=colour_name,
+        count=count,
+        clustered=clustered,
+        shapes=frozenset(w for w, stems in lexicon.SHAPES.items() if re.search(stems, defect_phrase)),
+    )
+
+
+def _open_part(prompt: str) -> str:
+    """The prompt in lower case up to the clause that lists what must not change."""
+    text = " ".join(prompt.lower().replace("’", "'").replace("_", " ").split())
+    return re.split(lexicon.CLOSING, text, maxsplit=1)[0]
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Place phrase and defect phrase; a prompt without the frame is all defect phrase."""
+    framed = re.search(
+        r"change only (?P<place>.+?) (?:to|so as to|by|and) (?:introduc\w+|add\w*|show\w*|creat\w+|includ\w+|"
+        r"mak\w+|plac\w+|giv\w+|hav\w+|insert\w*|depict\w*|appl\w+) (?P<defect>.+)",
+        text,
+    )
+    if framed is None:
+        return "", text
+    return framed["place"], framed["defect"]
+
+
+def _ladders(text: str) -> tuple[str, str]:
+    """Size and severity word; the fixed sentence "The defect is SIZE and SEVERITY" decides where it exists."""
+    fixed = re.search(r"\bdefect is ([^.]*)", text)
+    size = severity = None
+    if fixed is not None:
+        size, severity = _first(lexicon.SIZE_WORDS, fixed[1]), _first(lexicon.SEVERITY_WORDS, fixed[1])
+    size = size or _first(lexicon.SIZE_WORDS, text) or "medium-sized"
+    return size, severity or _first(lexicon.SEVERITY_WORDS, text) or "moderate"
+
+
+def _first(table: dict[str, str], text: str) -> str | None:
+    """Key of the pattern that occurs first in the text (the longest of those that start together)."""
+    found = [(m.start(), -len(m[0]), key) for key, pattern in table.items() if (m := re.search(pattern, text))]
+    return min(found)[2] if found else None
+
+
+def _place(place_phrase: str, defect_phrase: str) -> frozenset[str]:
+    """Place keywords. In the defect phrase only what follows a preposition is a place."""
+    found = {key for key, pattern in lexicon.PLACES.items() if re.search(pattern, place_phrase)}
+    for phrase in re.findall(lexicon.PLACE_CLAUSE, defect_phrase):
+        found |= {key for key, pattern in lexicon.PLACES.items() if re.search(pattern, phrase)}
+    if "near_edge" in found:
+        found.discard("edge")
+    return frozenset(found)
+
+
+def _without_place(defect_phrase: str) -> str:
+    return re.sub(lexicon.PLACE_CLAUSE, " ", defect_phrase)
+
+
+def _orientation(text: str) -> Orientation | None:
+    degrees = re.search(r"(-?\d+(?:\.\d+)?)\s*(?:°|deg)", text)
+    if degrees:
+        return Orientation("angle", float(degrees[1]) % 180.0)
+    for pattern, orientation in lexicon.ORIENTATIONS:
+        if re.search(pattern, text):
+            return Orientation(*orientation)
+    return None
+
+
+def _colour(text: str) -> tuple[str, tuple[int, int, int] | None]:
+    """Name and sRGB of the first colour that is named, "dark" and "light" applied to it."""
+    named = re.search(lexicon.COLOUR_PATTERN, text)
+    if named is None:
+        return "", None
+    modifier, tint, name = named["modifier"] or "", named["tint"] or "", named["name"]
+    rgb = [float(c) for c in lexicon.COLOURS[lexicon.SPELLINGS.get(name, name)]]
+    if tint:
+        rgb = [0.65 * c + 0.35 * t for c, t in zip(rgb, lexicon.COLOURS[lexicon.TINTS[tint]], strict=True)]
+    if modifier in lexicon.DARKER:
+        rgb = [c * 0.55 for c in rgb]
+    elif modifier in lexicon.LIGHTER:
+        rgb = [c + (255 - c) * 0.45 for c in rgb]
+    r, g, b = (round(c) for c in rgb)
+    return " ".join(word for word in (modifier, tint, name) if word), (r, g, b)
+
+
+def _count(text: str) -> tuple[int, bool]:
+    """How many defects, and whether they sit together."""
+    head = text.split(".")[0]
+    clustered = re.search(r"\b(cluster|group|patch|scatter)\w* of\b", head) is not None
+    if clustered:
+        return 6, True
+    for pattern, number in lexicon.COUNTS:
+        if re.search(pattern, head):
+            return number, False
+    return (3, False) if re.search(lexicon.PLURALS, head) else (1, False)
