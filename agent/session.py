@@ -21,9 +21,7 @@ from typing import Any
 
 SCHEMA_VERSION = 1
 LOG_NAME = "session.jsonl"
-EVENT_TYPES = frozenset(
-    {"session_start", "message", "model_call", "tool_call", "tool_result", "reward", "session_end"}
-)
+EVENT_TYPES = frozenset({"session_start", "message", "model_call", "tool_call", "tool_result", "reward", "session_end"})
 
 
 class SessionError(ValueError):
@@ -50,7 +48,7 @@ class SessionWriter:
         self.folder = folder
         (folder / "images").mkdir(parents=True, exist_ok=True)
         try:
-            self._stream = open(folder / LOG_NAME, "xb")
+            self._stream = open(folder / LOG_NAME, "xb")  # noqa: SIM115 - open for the whole episode
         except FileExistsError:
             raise SessionError(f"{folder} already holds a session: choose another output folder") from None
         self._seq = 0
@@ -137,6 +135,6 @@ def read_session(folder: Path) -> Session:
         if event.get("v") != SCHEMA_VERSION:
             raise SessionError(f"{path}, line {number}: schema version {event.get('v')}, expected {SCHEMA_VERSION}")
         events.append(event)
-    start = next((e for e in events if e["type"] == "session_start"), {})
+    start: dict[str, Any] = next((e for e in events if e["type"] == "session_start"), {})
     end = next((e for e in events if e["type"] == "session_end"), None)
     return Session(folder=folder, events=events, torn=bool(tail), start=start, end=end)

@@ -1,0 +1,243 @@
+"""One episode: policy turn -> tool call -> observation, until the answer. THE loop: running, recording and
+training all use this one.
+
+Errors are settled here: a tool's refusal is an observation the policy may act on, a turn that cannot be read
+gets one message that says what is wrong, and whatever else goes wrong ends the episode with a StopReason. An
+episode always returns; what was made before it ended is kept.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+
+from agent.policies import Policy, PolicyError
+from agent.protocol import (
+    Answer,
+    ImageRef,
+    Message,
+    ProtocolError,
+    ToolCall,
+    Turn,
+    observation,
+    parse_turn,
+    protocol_hash,
+    system_prompt,
+    user_prompt,
+)
+from agent.session import SessionWriter
+from agent.task import StopReason, Task
+from agent.toolbox import Observation, Toolbox, ToolboxError
+
+MAX_REPAIRS = 2
+"""How many turns of one episode may be unreadable before it ends in a policy_error."""
+
+
+@dataclass(slots=True)
+class Made:
+    """One synthesized image of the episode, its prompt, and its evaluation once there is one."""
+
+    image: ImageRef
+    prompt: str
+    evaluation: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Episode:
+    """What an episode came to. ``mask_result`` is mask_gen's JSON for ``mask_of``, the image it was asked about."""
+
+    task: Task
+    stop_reason: StopReason = StopReason.CANCELLED
+    original: ImageRef | None = None
+    made: list[Made] = field(default_factory=list)
+    mask: ImageRef | None = None
+    mask_result: dict[str, Any] | None = None
+    mask_of: int | None = None
+    answer: Answer | None = None
+    error: str | None = None
+    turns: int = 0
+    repairs: int = 0
+    seconds: float = 0.0
+    cost_usd: float = 0.0
+    backends: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def images(self) -> list[ImageRef]:
+        """All images by number: the original, then the synthesized ones."""
+        return [self.original, *(made.image for made in self.made)] if self.original else []
+
+    @property
+    def final(self) -> Made | None:
+        """The image that was answered, else the best judged one, else the last."""
+        if self.answer and self.answer.final_image_index:
+            return self.made[self.answer.final_image_index - 2]
+        return max(self.made, key=lambda made: (made.evaluation or {}).get("score", -1.0), default=None)
+
+
+async def run_episode(
+    task: Task,
+    policy: Policy,
+    toolbox: Toolbox,
+    session: SessionWriter,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Episode:
+    """Run one task to its end and record it. Raises only cancellation (recorded first) and OSError of the log."""
+    runner = _Runner(task, policy, toolbox, session, progress)
+    try:
+        await runner.run()
+    except anyio.get_cancelled_exc_class():
+        runner.end(StopReason.CANCELLED, "cancelled")
+        raise
+    return runner.episode
+
+
+class _Runner:
+    def __init__(
+        self, task: Task, policy: Policy, toolbox: Toolbox, session: SessionWriter, progress: Callable[[str], None]
+    ) -> None:
+        self.task, self.policy, self.toolbox, self.session, self.progress = task, policy, toolbox, session, progress
+        self.episode = Episode(task)
+        self.messages: list[Message] = []
+        self.started = time.perf_counter()
+
+    async def run(self) -> None:
+        signatures = self.toolbox.signatures()
+        self.session.append(
+            "session_start",
+            session_id=uuid.uuid4().hex,
+            task=self.task.to_json(),
+            policy={"name": self.policy.name},
+            servers=self.toolbox.described,
+            tools=signatures,
+            protocol_hash=protocol_hash(signatures),
+        )
+        try:
+            self.episode.original = await self.toolbox.open_photo(self.task.image)
+            self.say(Message("system", system_prompt(signatures)))
+            self.say(Message("user", user_prompt(self.task), (self.episode.original,)))
+            await self.turns()
+        except PolicyError as error:
+            self.end(error.stop, str(error))
+        except ToolboxError as error:
+            self.end(StopReason.TOOL_ERROR, str(error))
+
+    async def turns(self) -> None:
+        while self.episode.turns < self.task.max_turns:
+            text = await self.policy.next_turn(self.messages)
+            self.episode.turns += 1
+            self.say(Message("assistant", text))
+            try:
+                turn = parse_turn(text)
+                if isinstance(turn.action, Answer):
+                    self.check(turn.action)
+                    self.episode.answer = turn.action
+                    return self.end(StopReason.ANSWERED, None)
+            except ProtocolError as error:
+                self.repair(str(error))
+                continue
+            await self.act(turn, turn.action)
+        return self.end(StopReason.MAX_TURNS, f"no answer within {self.task.max_turns} turns: raise --max-turns")
+
+    async def act(self, turn: Turn, call: ToolCall) -> None:
+        """Carry out one call, log it on both sides and tell the policy what came back."""
+        self.progress(f"{self.episode.turns:2d}  {call.name:<20} {_first_line(turn.thinking)}")
+        call_id = f"call_{self.episode.turns}"
+        self.session.append("tool_call", call_id=call_id, tool=call.name, arguments=call.arguments)
+        try:
+            seen = await self.toolbox.call(call, self.task, self.episode.images)
+        except ToolboxError as error:
+            self.session.append(
+                "tool_result", call_id=call_id, tool=call.name, ok=False, seconds=None, cost_usd=0.0,
+                payload={}, bound={}, images=[], error_class="ToolboxError", error=str(error),
+            )  # fmt: skip
+            raise
+        self.remember(call, seen)
+        images = [("synthesis", seen.image), ("mask", seen.mask)]
+        self.session.append(
+            "tool_result", call_id=call_id, tool=call.name, ok=not seen.error, seconds=round(seen.seconds, 4),
+            cost_usd=float(seen.payload.get("cost_usd", 0.0)), payload=seen.payload, bound=seen.bound,
+            images=[self.logged(image, role) for role, image in images if image],
+            error_class="Refused" if seen.error else None, error=seen.error or None,
+        )  # fmt: skip
+        shown = (seen.image,) if seen.image else ()
+        self.say(Message("tool", observation(call.name, seen.shown), shown, call.name))
+
+    def remember(self, call: ToolCall, seen: Observation) -> None:
+        """Update the episode's state from a result."""
+        self.episode.cost_usd += float(seen.payload.get("cost_usd", 0.0))
+        if seen.error:
+            return self.progress(f"    {call.name} refused: {seen.error}")
+        if backend := seen.payload.get("backend"):
+            self.episode.backends[call.name] = str(backend)
+        if seen.image:
+            self.episode.made.append(Made(seen.image, str(call.arguments.get("prompt", ""))))
+        if call.name == "quality_eval":
+            index = call.arguments["anomaly_image"]
+            if index > 1:
+                self.episode.made[index - 2].evaluation = seen.payload
+            self.progress(f"    image {index}: score {seen.payload.get('score')}")
+        if call.name == "mask_gen":
+            self.episode.mask_result, self.episode.mask = seen.payload, seen.mask
+            self.episode.mask_of = call.arguments["anomaly_image"]
+        return None
+
+    def check(self, answer: Answer) -> None:
+        """Hold an answer against what happened. Raises ProtocolError where they differ."""
+        index = answer.final_image_index
+        if index is None and answer.status != "failed":
+            raise ProtocolError('only an answer with the status "failed" may leave final_image_index null')
+        if index is not None and not 2 <= index <= len(self.episode.made) + 1:
+            raise ProtocolError(f"final_image_index {index} is not one of the synthesized images")
+        if answer.mask_generated and (self.episode.mask is None or self.episode.mask_of != index):
+            raise ProtocolError(f"mask_generated is true, but mask_gen has found no mask for image {index}")
+
+    def repair(self, problem: str) -> None:
+        """Tell the policy once more what a turn looks like. Raises PolicyError when it keeps failing."""
+        self.episode.repairs += 1
+        if self.episode.repairs > MAX_REPAIRS:
+            raise PolicyError(f"the policy's turns could not be read {self.episode.repairs} times: {problem}")
+        self.say(Message("user", f"Your turn could not be used: {problem}. Write it again."))
+
+    def say(self, message: Message) -> None:
+        """Add a message to the conversation and to the log."""
+        self.messages.append(message)
+        role = "original" if message.role == "user" else "synthesis"
+        images = [self.logged(image, role) for image in message.images]
+        named = {"name": message.name} if message.name else {}
+        self.session.append("message", role=message.role, content=message.content, images=images, **named)
+
+    def logged(self, image: ImageRef, role: str) -> dict[str, Any]:
+        """Store an image and describe it for the log."""
+        return {
+            "role": role,
+            "index": image.index or None,
+            "handle": self.toolbox.handle_of(image),
+            "sha256": self.session.add_image(image.png),
+            "width": image.width,
+            "height": image.height,
+        }
+
+    def end(self, reason: StopReason, error: str | None) -> None:
+        episode = self.episode
+        episode.stop_reason, episode.error = reason, error
+        episode.seconds = round(time.perf_counter() - self.started, 3)
+        self.session.append(
+            "session_end",
+            stop_reason=reason.value,
+            answer=episode.answer.to_json() if episode.answer else None,
+            error=error,
+            turns=episode.turns,
+            repairs=episode.repairs,
+            seconds=episode.seconds,
+            cost_usd=episode.cost_usd,
+        )
+
+
+def _first_line(text: str) -> str:
+    line: Sequence[str] = text.strip().splitlines() or [""]
+    return line[0] if len(line[0]) <= 96 else line[0][:95] + "…"

@@ -1,0 +1,176 @@
+"""The built-in policy: Algorithm 1 of the paper, without a model.
+
+It reads nothing but the conversation, as a model would, and writes the same text: a thought and one call. It
+is a pure function of the messages, so an episode can be replayed or resumed at any turn.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agent.policies import PolicyError
+from agent.policies.refine import SEVERITIES, Refinement, insert, move, refine, step
+from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, read_observation, render_turn
+from agent.task import StopReason, Task
+
+KNOWLEDGE_BELOW = 6.0
+"""Score (0-10) under which knowledge_retrieval is called, once per episode (NeedKR of Algorithm 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One synthesized image: its prompt, its number, and what quality_eval said of it (None: not asked yet)."""
+
+    prompt: str
+    index: int
+    evaluation: dict[str, Any] | None
+
+    @property
+    def score(self) -> float:
+        return float(self.evaluation["score"]) if self.evaluation else -1.0
+
+
+class Planner:
+    """Prompt, edit, judge, refine until the threshold or the last allowed image; then mask the best and answer."""
+
+    name = "planner"
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    async def next_turn(self, messages: Sequence[Message]) -> str:
+        """The next turn as text. Raises PolicyError where a tool refused, since nothing can be planned around it."""
+        return render_turn(self._decide(_history(messages)))
+
+    def _decide(self, steps: list[tuple[ToolCall, dict[str, Any]]]) -> Turn:
+        task = self._task
+        names = {"item_name": task.item_name, "anomaly_type": task.anomaly_type}
+        if not steps:
+            thought = (
+                f"Image 1 is a good {task.item_name} and the defect asked for is {task.anomaly_type}. "
+                "First I need an editing prompt."
+            )
+            return Turn(thought, ToolCall("prompt_gen", {"image": 1, **names}))
+        call, payload = steps[-1]
+        if "error" in payload:
+            raise PolicyError(f"{call.name}: {payload['error']}", StopReason.TOOL_ERROR)
+        attempts = _attempts(steps)
+        if call.name == "prompt_gen":
+            thought = f"The prompt names a place and a limited {payload['family']}. I edit the original photo with it."
+            return _edit(thought, str(payload["prompt"]))
+        if call.name == "image_gen":
+            thought = f"Image {attempts[-1].index} is made. I have it judged before I go on."
+            return Turn(thought, ToolCall("quality_eval", {"anomaly_image": attempts[-1].index, **names}))
+        if call.name == "quality_eval":
+            return self._after_review(steps, attempts, names)
+        if call.name == "knowledge_retrieval":
+            return self._next_edit(attempts, payload)
+        return self._answer(payload, attempts)
+
+    def _after_review(
+        self, steps: list[tuple[ToolCall, dict[str, Any]]], attempts: list[Attempt], names: dict[str, str]
+    ) -> Turn:
+        last = attempts[-1]
+        turns_left = self._task.max_turns - len(steps)
+        asked = any(call.name == "knowledge_retrieval" for call, _ in steps)
+        if last.evaluation and last.evaluation["passed"]:
+            thought = f"Image {last.index} scores {last.score:g} and passes. I find its mask."
+            return Turn(thought, ToolCall("mask_gen", {"anomaly_image": last.index}))
+        if len(attempts) >= self._task.max_images or turns_left < 4:  # another try: edit, judge, mask, answer
+            best = _best(attempts)
+            why = "All images are made" if len(attempts) >= self._task.max_images else "Few turns are left"
+            thought = f"{why} and none passed. Image {best.index} is the best with {best.score:g}; I find its mask."
+            return Turn(thought, ToolCall("mask_gen", {"anomaly_image": best.index}))
+        if last.score < KNOWLEDGE_BELOW and not asked and turns_left >= 5:
+            thought = f"A score of {last.score:g} is low. I look up how this defect really looks before I try again."
+            return Turn(thought, ToolCall("knowledge_retrieval", names))
+        return self._next_edit(attempts, None)
+
+    def _next_edit(self, attempts: list[Attempt], knowledge: dict[str, Any] | None) -> Turn:
+        """Refine the prompt of the best attempt so far by that attempt's review."""
+        best, last = _best(attempts), attempts[-1]
+        review = str(best.evaluation["review"]) if best.evaluation else ""
+        refined = refine(best.prompt, review, self._task.item_name)
+        tried = {attempt.prompt for attempt in attempts}
+        if refined.prompt in tried:
+            refined = _something_else(best.prompt, self._task.item_name, tried)
+        prompt, changes = refined.prompt, list(refined.changes)
+        if knowledge and (fact := _first_sentence(knowledge)):
+            prompt = insert(prompt, fact)
+            changes.append("added how it really looks")
+        basis = "" if best is last else f" I go back to the prompt of image {best.index}, which scored better."
+        thought = f'The review says: "{_shorten(review)}"{basis} In the prompt I change: {"; ".join(changes)}.'
+        return _edit(thought, prompt)
+
+    def _answer(self, mask: dict[str, Any], attempts: list[Attempt]) -> Turn:
+        best = next((a for a in attempts if a.evaluation and a.evaluation["passed"]), _best(attempts))
+        passed = bool(best.evaluation and best.evaluation["passed"])
+        logic = (
+            f"{self._task.anomaly_type} on {self._task.item_name}: image {best.index} of {len(attempts)} attempts, "
+            f"score {best.score:g}. {_shorten(str(best.evaluation['review'])) if best.evaluation else ''}".strip()
+        )
+        if not mask.get("found"):
+            thought = "mask_gen found no difference that is a defect, so there is no usable sample."
+            return Turn(thought, Answer("failed", best.index, False, logic))
+        thought = f"The mask covers {100 * float(mask['area_fraction']):.2g}% of the image. The sample is complete."
+        return Turn(thought, Answer("success" if passed else "below_threshold", best.index, True, logic))
+
+
+def _history(messages: Sequence[Message]) -> list[tuple[ToolCall, dict[str, Any]]]:
+    """The calls made so far, each with the JSON that came back."""
+    steps = []
+    call: ToolCall | None = None
+    for message in messages:
+        if message.role == "assistant":
+            action = parse_turn(message.content).action
+            call = action if isinstance(action, ToolCall) else None
+        elif message.role == "tool" and call is not None:
+            steps.append((call, read_observation(message.content)))
+    return steps
+
+
+def _attempts(steps: list[tuple[ToolCall, dict[str, Any]]]) -> list[Attempt]:
+    evaluations = {
+        call.arguments["anomaly_image"]: payload
+        for call, payload in steps
+        if call.name == "quality_eval" and "error" not in payload
+    }
+    return [
+        Attempt(str(call.arguments["prompt"]), payload["image_index"], evaluations.get(payload["image_index"]))
+        for call, payload in steps
+        if call.name == "image_gen" and "error" not in payload
+    ]
+
+
+def _best(attempts: list[Attempt]) -> Attempt:
+    return max(attempts, key=lambda attempt: attempt.score)
+
+
+def _edit(thought: str, prompt: str) -> Turn:
+    return Turn(thought, ToolCall("image_gen", {"prompt": prompt, "target_image": 1}))
+
+
+def _something_else(prompt: str, item_name: str, tried: set[str]) -> Refinement:
+    """A change of its own where the review asks for nothing that was not tried: strength, then another place."""
+    options = [step(prompt, severity=1), step(prompt, severity=-1)]
+    options += [move(prompt, f"the {side} part of the {item_name}") for side in ("central", "upper", "lower", "left")]
+    for option in options:
+        if option.changes and option.prompt not in tried:
+            return option
+    return step(prompt, severity=-len(SEVERITIES))
+
+
+def _first_sentence(knowledge: dict[str, Any]) -> str:
+    """The first sentence of the first passage, if it is short enough for a prompt."""
+    passages = knowledge.get("passages") or []
+    if not passages:
+        return ""
+    sentence = re.split(r"(?<=[.!?])\s+", str(passages[0].get("text", "")).strip())[0]
+    return sentence if 20 <= len(sentence) <= 240 else ""
+
+
+def _shorten(text: str, limit: int = 240) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rsplit(" ", 1)[0] + "…"

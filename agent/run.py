@@ -1,0 +1,203 @@
+"""``python -m agent.run IMAGE --item bottle --anomaly scratch``: one photo in, a defect and its mask out.
+
+Progress goes to stderr, one result to stdout; the exit code is 0 where a sample with its mask was made, 1 where
+the episode failed (what was made is kept), 2 for input that cannot be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+from rich.console import Console
+
+from agent.demo import render_demo_photo
+from agent.loop import Episode, run_episode
+from agent.output import result_of, write_run
+from agent.policies.planner import Planner
+from agent.report.render import write_report
+from agent.session import SessionError, SessionWriter
+from agent.settings import SettingsError, apply_settings
+from agent.task import Task
+from agent.toolbox import CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
+
+RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
+
+
+class InputError(ValueError):
+    """Input that cannot be used; the message is one line and names the cure."""
+
+
+def parser_of() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m agent.run",
+        description="Turn a photo of a good part into a realistic defective one with a mask.",
+    )
+    parser.add_argument("image", nargs="?", help="photo of a good part")
+    parser.add_argument("--item", help='what the photo shows, e.g. "bottle"')
+    parser.add_argument("--anomaly", help='the defect wanted, e.g. "scratch"')
+    parser.add_argument("--demo", action="store_true", help="use a photo that the project renders: a scratched flange")
+    parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/ITEM-ANOMALY-SEED)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
+    parser.add_argument("--roi", default="", metavar="X,Y,W,H|MASK", help="where the defect may go: box or mask image")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another defect (default 0)")
+    parser.add_argument(
+        "--threshold", type=float, default=7.0, help="score (0-10) from which a sample passes (default 7)"
+    )
+    parser.add_argument("--max-images", type=int, default=3, help="attempts at most (default 3)")
+    parser.add_argument("--max-turns", type=int, default=12, help="policy turns at most (default 12)")
+    parser.add_argument(
+        "--server",
+        action="append",
+        default=[],
+        metavar="URL|COMMAND",
+        help="tool server to use (default: the built-in)",
+    )
+    parser.add_argument(
+        "--call-timeout",
+        type=float,
+        default=CALL_TIMEOUT,
+        metavar="S",
+        help="seconds a tool call may take (default 120)",
+    )
+    parser.add_argument("--json", action="store_true", help="print result.json instead of a summary")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    parser = parser_of()
+    try:
+        apply_settings(parser, "run", os.environ, Path.cwd())
+        options = parser.parse_args(argv)
+        folder, task = _prepare(options)
+    except (InputError, SettingsError) as error:
+        console.print(f"error: {error}")
+        return 2
+    episode, result = anyio.run(_episode, options, task, folder, console.print)
+    try:
+        write_run(folder, episode, result)
+        report = write_report(folder)
+    except OSError as error:
+        console.print(f"error: {folder} cannot be written ({error.strerror}): the session in it is kept")
+        return 1
+    _announce(options, result, folder, report)
+    if result["mask"] is None or episode.answer is None:
+        console.print(f"error: {result['error'] or 'no usable sample was made'}")
+        console.print(f"what was made so far is kept in {folder}")
+        return 1
+    if not result["passed"]:
+        console.print(f"the sample scores {result['score']:g}, below the threshold {task.threshold:g}: look before use")
+    return 0
+
+
+def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
+    """Check the input and make the run's folder. Raises InputError."""
+    if options.demo:
+        options.item, options.anomaly = options.item or "flange", options.anomaly or "scratch"
+    elif not options.image:
+        raise InputError("no photo given: name one, or use --demo")
+    for name in ("item", "anomaly"):
+        if not (getattr(options, name) or "").strip():
+            raise InputError(f"--{name} is missing: say what the photo shows and which defect it should get")
+    for name, low, high in (("threshold", 0, 10), ("max_images", 1, 20), ("max_turns", 5, 200), ("seed", 0, 2**63 - 1)):
+        value = getattr(options, name)
+        if not low <= value <= high:
+            raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
+    if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
+        raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
+    if not options.demo and not Path(options.image).is_file():
+        found = "is a folder" if Path(options.image).is_dir() else "does not exist"
+        raise InputError(f"{options.image} {found}: name an image file")
+    folder = _folder(options)
+    if options.demo:
+        photo = folder / "original.png"
+        render_demo_photo().save(photo)
+        options.image = str(photo)
+    region = str(Path(options.roi).resolve()) if options.roi and Path(options.roi).is_file() else options.roi
+    task = Task(
+        image=str(Path(options.image).resolve()),
+        item_name=options.item.strip(),
+        anomaly_type=options.anomaly.strip(),
+        seed=options.seed,
+        region=region,
+        threshold=options.threshold,
+        max_images=options.max_images,
+        max_turns=options.max_turns,
+    )
+    return folder, task
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """The run's folder, made and empty of an earlier run. Raises InputError."""
+    name = re.sub(r"[^a-z0-9]+", "_", f"{options.item}-{options.anomaly}".lower()).strip("_") or "run"
+    folder = Path(options.out) if options.out else Path("runs") / f"{name}-{options.seed}"
+    if not options.out:
+        tries = (folder.with_name(f"{folder.name}-{n}") for n in range(2, 10_000))
+        folder = folder if not folder.exists() else next(path for path in tries if not path.exists())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / "session").exists() or (folder / "result.json").exists():
+            if not options.overwrite:
+                raise InputError(f"{folder} already holds a run: choose another --out, or add --overwrite")
+            if (folder / "session").exists():
+                shutil.rmtree(folder / "session")
+            for file in RUN_FILES:
+                (folder / file).unlink(missing_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}): choose another --out") from error
+    return folder
+
+
+async def _episode(
+    options: argparse.Namespace, task: Task, folder: Path, say: Callable[[str], None]
+) -> tuple[Episode, dict[str, Any]]:
+    allow = {Path(task.image).parent} | ({Path(task.region).parent} if Path(task.region).is_absolute() else set())
+    servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow))]
+    policy = Planner(task)
+    episode = Episode(task)
+    handles: dict[int, str] = {}
+    try:
+        async with Toolbox(servers, options.call_timeout) as toolbox:
+            with SessionWriter(folder / "session") as session:
+                episode = await run_episode(task, policy, toolbox, session, say)
+            handles = {image.index: toolbox.handle_of(image) for image in episode.images}
+    except (ToolboxError, SessionError) as error:
+        return episode, result_of(episode, policy.name, handles, str(error))
+    return episode, result_of(episode, policy.name, handles)
+
+
+def _server(text: str) -> Server:
+    if re.match(r"https?://", text):
+        return Server(url=text)
+    return Server(command=shlex.split(text), env=dict(os.environ))
+
+
+def _announce(options: argparse.Namespace, result: dict[str, Any], folder: Path, report: Path) -> None:
+    if options.json:
+        print((folder / "result.json").read_text(encoding="utf-8"), end="")
+        return
+    mask = result["mask"]
+    score = "none" if result["score"] is None else f"{result['score']:g}"
+    print(f"{result['task']['anomaly_type']} on {result['task']['item_name']}: {result['status']}, score {score} of 10")
+    if mask:
+        print(f"mask: {100 * mask['area_fraction']:.2g}% of the image, confidence {mask['confidence']:.2f}")
+    print(f"folder: {folder}\nreport: {report}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,281 @@
+"""The MCP client: connects to tool servers, shows the model the paper's signatures, and carries out its calls.
+
+Each tool is described once, by its server. The model's signature is derived from the MCP schema: arguments
+named ``…image`` become 1-based image numbers, ``normal_image`` is bound to image 1 and hidden, and optional
+arguments (seed, region, threshold) are the user's: bound from the task and hidden too.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+import mcp_types as types
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
+from mcp.shared.exceptions import MCPError
+
+from agent.protocol import FIVE_TOOLS, ImageRef, ToolCall
+from agent.task import Task
+
+CALL_TIMEOUT = 120.0
+ORIGINAL = "normal_image"
+_HIDDEN_FACTS = frozenset(
+    {"image", "target_image", "anomaly_image", "normal_image", "mask", "measurements", "seconds", "cost_usd"}
+)
+
+
+class ToolboxError(RuntimeError):
+    """The tools cannot go on (a server died, timed out or broke the protocol); the message names the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where tools come from: a command to start (stdio) or the URL of a running server (streamable HTTP)."""
+
+    command: Sequence[str] = ()
+    url: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str | None = None
+
+    @property
+    def label(self) -> str:
+        return self.url or " ".join(self.command)
+
+
+def builtin_server(allow: Sequence[Path]) -> Server:
+    """All five tools of this project in one process that may read the given folders."""
+    arguments = [argument for folder in allow for argument in ("--allow", str(folder))]
+    env = {key: value for key, value in os.environ.items() if key.startswith(("ANOMALY_AGENT_", "OMP_", "XDG_CACHE"))}
+    root = str(Path(__file__).resolve().parent.parent)  # holds the sibling package in a checkout and when installed
+    env["PYTHONPATH"] = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
+    return Server(command=(sys.executable, "-m", "mcp_servers", *arguments), env=env)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a call brought back.
+
+    ``payload`` is the tool's JSON as it came, ``shown`` what the policy is told, ``image`` a new conversation
+    image (image_gen), ``mask`` a mask (mask_gen). ``error`` is the tool's refusal in its own words, which the
+    policy may act on; "" where the call succeeded.
+    """
+
+    payload: dict[str, Any]
+    shown: dict[str, Any]
+    bound: dict[str, Any]
+    seconds: float
+    error: str = ""
+    image: ImageRef | None = None
+    mask: ImageRef | None = None
+
+
+class Toolbox:
+    """An async context manager over one or more servers that together offer the five tools.
+
+    Raises ToolboxError on entry where a server cannot be started or reached, or a tool is missing.
+    """
+
+    def __init__(self, servers: Sequence[Server], call_timeout: float = CALL_TIMEOUT) -> None:
+        self._servers = servers
+        self._timeout = call_timeout
+        self._stack = AsyncExitStack()
+        self._clients: dict[str, Client] = {}
+        self._schemas: dict[str, types.Tool] = {}
+        self._aliases: dict[str, str] = {}
+        self.described: list[dict[str, Any]] = []
+        """Name, version and protocol era of every connected server."""
+
+    async def __aenter__(self) -> Toolbox:
+        try:
+            for server in self._servers:
+                await self._connect(server)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        missing = [name for name in FIVE_TOOLS if name not in self._clients]
+        if missing:
+            await self._stack.aclose()
+            raise ToolboxError(f"no server offers {', '.join(missing)}: add one with --server")
+        return self
+
+    async def __aexit__(self, *exc: Any) -> None:
+        with suppress(OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._stack.aclose()  # a server that died cannot be closed in order
+
+    async def _connect(self, server: Server) -> None:
+        target: Any = server.url or StdioServerParameters(
+            command=server.command[0], args=list(server.command[1:]), env=server.env, cwd=server.cwd
+        )
+        try:
+            with anyio.fail_after(60):
+                client = await self._stack.enter_async_context(Client(target))
+                tools = (await client.list_tools()).tools
+        except (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup) as error:
+            raise ToolboxError(f"tool server {server.label!r} cannot be reached: check that it starts") from error
+        info = client.server_info
+        name, version = (info.name, info.version) if info else (server.label, "")
+        self.described.append({"name": name, "version": version, "era": client.protocol_version})
+        for tool in tools:
+            if tool.name in self._clients:
+                raise ToolboxError(f"two servers offer {tool.name}: leave one out")
+            self._clients[tool.name] = client
+            self._schemas[tool.name] = tool
+
+    def signatures(self) -> list[dict[str, Any]]:
+        """The five tools as the model sees them: function signatures with image numbers."""
+        return [_signature(self._schemas[name]) for name in FIVE_TOOLS]
+
+    async def open_photo(self, path: str) -> ImageRef:
+        """Image 1: the task's photo as the tools see it. Raises ToolboxError where it cannot be used."""
+        png = await self._read(f"photo://{quote(path, safe='')}")
+        return _image_ref(1, path, png)
+
+    async def call(self, call: ToolCall, task: Task, images: Sequence[ImageRef]) -> Observation:
+        """Carry out one call of the policy.
+
+        A refusal by the tool (or a call that names no tool or no image) comes back as an Observation with
+        ``error``; ToolboxError is raised where the server died, broke the protocol or exceeded the time limit.
+        """
+        tool = self._schemas.get(call.name)
+        if tool is None or call.name not in FIVE_TOOLS:
+            return _refused(f"there is no tool {call.name!r}: use one of {', '.join(FIVE_TOOLS)}", {})
+        bound, problem = self._bind(tool, call.arguments, task, images)
+        if problem:
+            return _refused(problem, bound)
+        started = time.perf_counter()
+        result = await self._call_tool(call.name, bound)
+        seconds = time.perf_counter() - started
+        text = "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
+        if result.is_error:
+            prefix = f"Error executing tool {call.name}: "
+            return _refused(text.removeprefix(prefix) or f"{call.name} failed without saying why", bound, seconds)
+        payload = result.structured_content or _json(call.name, text)
+        self._learn_handle(bound, payload, images)
+        image = mask = None
+        if call.name == "image_gen":
+            image = await self._fetch(payload, "image", len(images) + 1)
+        if call.name == "mask_gen" and payload.get("mask"):
+            mask = await self._fetch(payload, "mask", 0)
+        shown = {key: value for key, value in payload.items() if key not in _HIDDEN_FACTS}
+        if image is not None:
+            shown = {"image_index": image.index, **shown}
+        return Observation(payload, shown, bound, seconds, image=image, mask=mask)
+
+    def _bind(
+        self, tool: types.Tool, arguments: dict[str, Any], task: Task, images: Sequence[ImageRef]
+    ) -> tuple[dict[str, Any], str]:
+        """The MCP arguments of a model's call, and what is wrong with it ("" where nothing is)."""
+        properties = tool.input_schema.get("properties", {})
+        visible = _visible(tool)
+        unknown = [name for name in arguments if name not in visible]
+        if unknown:
+            return {}, f"{tool.name} takes no argument {unknown[0]!r}: it takes {', '.join(visible)}"
+        bound: dict[str, Any] = dict(arguments)
+        for name in (name for name in visible if name.endswith("image") and name in arguments):
+            number = arguments[name]
+            if not isinstance(number, int) or isinstance(number, bool) or not 1 <= number <= len(images):
+                return {}, f"{name} must be an image number from 1 to {len(images)}, not {json.dumps(number)[:40]}"
+            bound[name] = self.handle_of(images[number - 1])
+        if ORIGINAL in properties:
+            bound[ORIGINAL] = self.handle_of(images[0])
+        options = {"seed": task.seed, "region": task.region, "threshold": task.threshold}
+        bound |= {name: value for name, value in options.items() if name in properties and value != ""}
+        return bound, ""
+
+    def handle_of(self, image: ImageRef) -> str:
+        """The server's handle of an image; for the original its path until a tool has named its handle."""
+        return self._aliases.get(image.handle, image.handle)
+
+    def _learn_handle(self, bound: dict[str, Any], payload: dict[str, Any], images: Sequence[ImageRef]) -> None:
+        """Use the handle that a server gave the original from now on, instead of its path."""
+        original = images[0].handle
+        for name, value in bound.items():
+            handle = payload.get(name)
+            if value == original and isinstance(handle, str) and handle != original:
+                self._aliases[original] = handle
+
+    async def _fetch(self, payload: dict[str, Any], key: str, index: int) -> ImageRef:
+        handle = payload.get(key)
+        if not isinstance(handle, str):
+            raise ToolboxError(f"the tool's result names no {key}: is this an anomaly-agent server?")
+        return _image_ref(index, handle, await self._read(f"image://{handle}"))
+
+    async def _read(self, uri: str) -> bytes:
+        client = self._clients["image_gen"]
+        try:
+            with anyio.fail_after(self._timeout):
+                contents = (await client.read_resource(uri)).contents
+        except MCPError as error:
+            raise ToolboxError(error.message) from error
+        except TimeoutError as error:
+            raise ToolboxError(f"reading an image took over {self._timeout:g} s: raise --call-timeout") from error
+        except (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+            raise ToolboxError("the tool server died while an image was read: run again") from error
+        blob = contents[0] if contents else None
+        if not isinstance(blob, types.BlobResourceContents):
+            raise ToolboxError("the server returned no image bytes: is this an anomaly-agent server?")
+        return base64.b64decode(blob.blob)
+
+    async def _call_tool(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
+        try:
+            with anyio.fail_after(self._timeout):
+                return await self._clients[name].call_tool(name, arguments)
+        except TimeoutError as error:
+            raise ToolboxError(f"{name} took over {self._timeout:g} s: raise --call-timeout") from error
+        except MCPError as error:
+            raise ToolboxError(f"the server of {name} failed: {error.message}; run again, or check its log") from error
+        except (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+            raise ToolboxError(f"the server of {name} died during the call: run again, or check its log") from error
+
+
+def _visible(tool: types.Tool) -> list[str]:
+    """Arguments that are the model's: the required ones but the original photo."""
+    return [name for name in tool.input_schema.get("required", []) if name != ORIGINAL]
+
+
+def _signature(tool: types.Tool) -> dict[str, Any]:
+    properties = {}
+    for name in _visible(tool):
+        schema = tool.input_schema["properties"][name]
+        if name.endswith("image"):
+            described = str(schema.get("description", "")).split(":")[0]
+            properties[name] = {"type": "integer", "minimum": 1, "description": f"number of {described}"}
+        else:
+            properties[name] = {key: schema[key] for key in ("type", "description") if key in schema}
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    description = " ".join((tool.description or "").split())
+    return {"type": "function", "function": {"name": tool.name, "description": description, "parameters": parameters}}
+
+
+def _refused(message: str, bound: dict[str, Any], seconds: float = 0.0) -> Observation:
+    return Observation({"error": message}, {"error": message}, bound, seconds, error=message)
+
+
+def _json(tool: str, text: str) -> dict[str, Any]:
+    try:
+        payload = json.loads(text)
+    except ValueError as error:
+        raise ToolboxError(f"{tool} returned no JSON: is this an anomaly-agent server?") from error
+    if not isinstance(payload, dict):
+        raise ToolboxError(f"{tool} returned no JSON object: is this an anomaly-agent server?")
+    return payload
+
+
+def _image_ref(index: int, handle: str, png: bytes) -> ImageRef:
+    if png[:8] != b"\x89PNG\r\n\x1a\n":
+        raise ToolboxError("the server returned something that is not a PNG: is this an anomaly-agent server?")
+    width, height = struct.unpack(">II", png[16:24])
+    return ImageRef(index, handle, png, hashlib.sha256(png).hexdigest(), width, height)
