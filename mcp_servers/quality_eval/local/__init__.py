@@ -1,0 +1,84 @@
+"""Quality evaluation without a model: measure, then judge.
+
+``evaluate`` finds what changed (mask_gen/local), measures its place (place.py) and its look (look.py), turns
+each measurement into a smooth factor (judge.py) and says in plain imperatives what to change.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from mcp_servers.knowledge.families import DefectProfile
+from mcp_servers.mask_gen.local import find_mask
+from mcp_servers.quality_eval.local.judge import Finding, judge_location, judge_quality, pct
+from mcp_servers.quality_eval.local.look import measure_look
+from mcp_servers.quality_eval.local.place import measure_place
+from mcp_servers.quality_eval.local.verdict import Verdict
+from mcp_servers.vision.scene import Image, analyse
+
+__all__ = ["Verdict", "evaluate"]
+
+WORTH_SAYING = 0.85
+"""Criteria below this factor are named in the review."""
+MOST = 3
+"""At most so many problems are named at once."""
+
+
+def evaluate(
+    normal: Image,
+    anomaly: Image,
+    item_name: str,
+    anomaly_type: str,
+    profile: DefectProfile | None,
+    threshold: float = 7.0,
+) -> Verdict:
+    """Judge an edited photo ``anomaly`` of the good part ``normal``, both (H, W, 3) uint8 of the same size.
+
+    item_name and anomaly_type are used in the review only; ``profile`` tells what the defect should be like and
+    may be None. threshold: score (0-10) from which the photo passes. Deterministic. Raises ValueError where the
+    photos cannot be compared or the threshold is outside 0-10.
+    """
+    if not 0 <= threshold <= 10:
+        raise ValueError(f"threshold must be between 0 and 10, not {threshold}")
+    found = find_mask(normal, anomaly)
+    if not found.found:
+        return Verdict(
+            score=0.0,
+            location_score=0.0,
+            quality_score=0.0,
+            review=f"Introduce a visible defect. {found.note}",
+            passed=threshold <= 0,
+            measurements={"changed": 0.0, "mask_confidence": found.confidence},
+        )
+    scene = analyse(normal)
+    m = {"changed": 1.0, "mask_confidence": found.confidence}
+    m |= measure_place(normal, anomaly, found, scene)
+    m |= measure_look(normal, anomaly, found.mask, scene)
+    where = judge_location(m, profile.family if profile else None)
+    how = judge_quality(m, profile)
+    location = round(5 * prod(f.factor for f in where), 1)
+    quality = round(5 * prod(f.factor for f in how), 1)
+    score = round(location + quality, 1)
+    return Verdict(
+        score=score,
+        location_score=location,
+        quality_score=quality,
+        review=_review([*where, *how], m, item_name, anomaly_type),
+        passed=score >= threshold,
+        measurements={name: round(float(value), 4) for name, value in m.items()},
+    )
+
+
+def _review(findings: list[Finding], m: dict[str, float], item_name: str, anomaly_type: str) -> str:
+    """The problems, worst first; or what is right where there is none worth saying."""
+    problems: dict[str, Finding] = {}
+    for finding in sorted(findings, key=lambda f: f.factor):
+        if finding.factor < WORTH_SAYING:
+            problems.setdefault(finding.advice.split(":")[0], finding)
+    if problems:
+        return " ".join(f.advice for f in list(problems.values())[:MOST])
+    return (
+        f"The {anomaly_type} lies on the {item_name} and covers {pct(m['area_share'])} of it, "
+        f"with {m['contrast']:.1f} times the surface's own variation. "
+        "Its sharpness and grain match the photo, and the rest is unchanged."
+    )

@@ -1,0 +1,132 @@
+"""How the defect looks against its surroundings: visible, as sharp, as grainy, textured, softly bordered?
+
+Everything is measured inside the defect and in a ring around it in the edited photo, so that a photo's own
+blur, noise and texture are the yardstick.
+"""
+
+from __future__ import annotations
+
+from math import erf, sqrt
+
+import cv2
+import numpy as np
+
+from mcp_servers.mask_gen.local.shape import ellipse, lab_of
+from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
+
+WORK = 1024
+"""Longer side, in pixels, above which the window around the defect is reduced."""
+QUIET = 0.6
+"""Grey levels added to every band: below this, 8-bit rounding and JPEG decide, not the scene."""
+
+
+def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dict[str, float]:
+    """Appearance of the defect ``mask`` (H, W), not empty.
+
+    delta_e: colour difference (dE, Lab) of the defect against the good photo, upper quartile, fine texture
+    averaged out. contrast: delta_e over the surface's own variation in the ring (surface_variation, dE).
+    grain: variation below 1 px inside / in the ring. texture: variation below 3 px inside / in the calmer places of
+    the ring (near 0: painted flat).
+    whiteness: how much of the inside's variation is below 1 px, over the same in the ring (white noise: far
+    above 1). seam: see `seam`.
+    """
+    window = window_around(mask)
+    n, a, m, part = normal[window], anomaly[window], mask[window], scene.part[window]
+    scale = min(1.0, WORK / max(m.shape))
+    if scale < 1:
+        size = (max(1, round(m.shape[1] * scale)), max(1, round(m.shape[0] * scale)))
+        n, a = (cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (n, a))
+        m, part = (cv2.resize(p.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5 for p in (m, part))
+    if not m.any():
+        m = np.ones_like(m)
+    inner = cv2.erode(m.astype(np.uint8), ellipse(2), borderValue=1) > 0
+    core = inner if np.count_nonzero(inner) >= max(12, 0.15 * np.count_nonzero(m)) else m
+    ring = ring_around(m, part)
+    out = contrast(lab_of(n), lab_of(a), m, ring)
+    luma = grey(a)
+    fine_in, coarse_in = bands(luma, core)
+    fine_out, coarse_out = bands(luma, ring)
+    out["grain"] = (fine_in + QUIET / 2) / (fine_out + QUIET / 2)
+    out["texture"] = (fine_in + coarse_in + QUIET) / (calm(luma, ring) + QUIET)
+    white_in, white_out = fine_in / (coarse_in + QUIET), fine_out / (coarse_out + QUIET)
+    out["whiteness"] = white_in / max(white_out, 0.6)
+    out["seam"] = seam(lab_of(n), lab_of(a), m, scene.blur * scale)
+    return out
+
+
+def window_around(mask: Mask) -> tuple[slice, slice]:
+    """The defect's box with a margin of half its size, at least 24 px."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    margin = max(24, round(0.5 * max(ys[-1] - ys[0], xs[-1] - xs[0])))
+    return (
+        slice(max(0, int(ys[0]) - margin), int(ys[-1]) + margin + 1),
+        slice(max(0, int(xs[0]) - margin), int(xs[-1]) + margin + 1),
+    )
+
+
+def ring_around(mask: Mask, part: Mask) -> Mask:
+    """Surface around the defect: on the part where enough of it is there, 3 px clear of the defect."""
+    size = float(np.sqrt(np.count_nonzero(mask)))
+    reach = int(np.clip(round(0.6 * size), 8, 40))
+    clear = cv2.dilate(mask.astype(np.uint8), ellipse(3)) > 0
+    ring = (cv2.dilate(mask.astype(np.uint8), ellipse(reach)) > 0) & ~clear
+    surface = ring & (cv2.erode(part.astype(np.uint8), ellipse(3), borderValue=1) > 0)
+    for candidate in (surface, ring, ~clear, ~mask):
+        if np.count_nonzero(candidate) >= 50:
+            return np.asarray(candidate)
+    return np.ones_like(mask)
+
+
+def bands(luma: Field, where: Mask) -> tuple[float, float]:
+    """Mean absolute variation in grey levels of the pixels ``where``: below 1 px, and from 1 to 3 px.
+
+    The averages that are subtracted see only pixels of the same region (normalised convolution), so a region's
+    border does not count as its texture; the strongest 10% are left out, so a few edges do not decide.
+    """
+    weight = where.astype(np.float32)
+    near, far = (
+        cv2.GaussianBlur(luma * weight, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
+        for sigma in (0.8, 3.0)
+    )
+    levels = []
+    for band in (np.abs(luma - near)[where], np.abs(near - far)[where]):
+        levels.append(float(band[band <= np.percentile(band, 90)].mean()))
+    return levels[0], levels[1]
+
+
+def calm(luma: Field, where: Mask) -> float:
+    """Variation below 3 px (as in `bands`, both together) in the calmer third of a region's 5 px neighbourhoods."""
+    near, far = cv2.GaussianBlur(luma, (0, 0), 0.8), cv2.GaussianBlur(luma, (0, 0), 3.0)
+    local = cv2.blur(np.abs(luma - near) + np.abs(near - far), (5, 5))
+    return float(np.percentile(local[where], 30))
+
+
+def contrast(normal: Field, anomaly: Field, mask: Mask, ring: Mask) -> dict[str, float]:
+    """delta_e and contrast (see `measure_look`) from two Lab windows."""
+    soft = cv2.GaussianBlur(anomaly - normal, (0, 0), 1.0)
+    change = np.linalg.norm(soft, axis=2)
+    delta_e = float(np.percentile(change[mask], 75))
+    own = cv2.GaussianBlur(anomaly, (0, 0), 1.0)
+    around = cv2.GaussianBlur(anomaly, (0, 0), 6.0)
+    variation = float(np.sqrt(np.mean(np.minimum(np.linalg.norm(own - around, axis=2)[ring], 15.0) ** 2)))
+    return {"delta_e": delta_e, "surface_variation": variation, "contrast": delta_e / (variation + 1.0)}
+
+
+def seam(normal: Field, anomaly: Field, mask: Mask, blur: float) -> float:
+    """How much harder the change's border is than the photo can resolve, -1..1; above 0.2 it looks cut out.
+
+    Hardness is the largest change between pixels two apart across the outline, over the change's strength
+    (median along the outline). A step seen through a Gaussian of the photo's ``blur`` (px) has hardness
+    erf(1 / (blur sqrt 2)). Thin defects resolve nothing and give 0.
+    """
+    solid = mask.astype(np.uint8)
+    if np.count_nonzero(cv2.erode(solid, ellipse(2), borderValue=1)) < 0.25 * np.count_nonzero(solid):
+        return 0.0
+    change = np.linalg.norm(anomaly - normal, axis=2).astype(np.float32)
+    kernel = np.ones((3, 3), np.uint8)
+    slope = cv2.dilate(change, kernel) - cv2.erode(change, kernel)
+    line = (cv2.dilate(solid, kernel) > 0) & (cv2.erode(solid, kernel, borderValue=1) == 0)
+    steps = cv2.dilate(np.where(line, slope, 0).astype(np.float32), kernel)[line]
+    strength = float(np.percentile(change[mask], 75)) + 1.0
+    hardness = min(1.0, float(np.median(steps)) / strength)
+    return hardness - erf(1 / (max(blur, 0.4) * sqrt(2)))
