@@ -138,7 +138,7 @@ class Store:
             raise ImageError("the image argument is not a usable path: give a handle, a file's path or a data URI")
         given = Path(reference).expanduser() if reference.startswith("~") else Path(reference)
         folders = [*self.allowed, self.home]
-        candidates = [given] if given.is_absolute() else [folder / given for folder in folders]
+        candidates = [given] if given.is_absolute() else [folder / given for folder in self.allowed]
         inside = None
         try:
             roots = [folder.resolve() for folder in folders]
