@@ -125,6 +125,8 @@ SHAPES: dict[str, str] = {
     "curved": r"\b(?:curv\w+|arc\w*|bowed|crescent)\b",
     "straight": r"\b(?:straight|linear)\b",
     "irregular": r"\b(?:irregular\w*|uneven|amorphous)\b",
+    "wrinkled": r"\b(?:wrinkl\w*|crinkl\w*|crumpl\w*|pucker\w*)\b",
+    "scuffed": r"\b(?:scuff\w*|abra\w+|scrape\w*|worn|brush mark\w*)\b",
     "elongated": r"\b(?:elongated|oval|stretched|streak\w*)\b",
 }
 
@@ -138,5 +140,5 @@ COUNTS: tuple[tuple[str, int], ...] = (
 
 PLURALS = (
     r"\b(?:scratches|cracks|cuts|holes|pits|pinholes|dents|dings|stains|spots|specks|particles|threads|"
-    r"burns|blotches|droplets|drops|scuffs|pores|chips|splashes|wrinkles|creases)\b"
+    r"burns|blotches|droplets|drops|pores|chips|splashes)\b"
 )

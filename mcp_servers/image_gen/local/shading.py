@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -71,7 +71,11 @@ def apply_gain(base: Colour, gain: Field) -> Colour:
     return np.asarray(np.maximum(base + (gain - 1)[..., None] * (base + DARK), 0), np.float32)
 
 
-def ramp(value: NDArray[np.floating[Any]], low: float, high: float) -> Field:
+Level: TypeAlias = NDArray[np.floating[Any]] | float
+"""A field or one value for all pixels."""
+
+
+def ramp(value: NDArray[np.floating[Any]], low: Level, high: Level) -> Field:
     """Smooth step: 0 up to ``low``, 1 from ``high`` on (``low`` > ``high`` gives the falling one)."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)

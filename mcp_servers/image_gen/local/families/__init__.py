@@ -41,7 +41,12 @@ class Recipe:
 
 FAMILIES: dict[Family, Recipe] = {
     Family.SCRATCH: Recipe(lines.scratch, "line"),
+    Family.CRACK: Recipe(lines.crack, "line"),
+    Family.CUT: Recipe(lines.cut, "line"),
     Family.HOLE: Recipe(relief.hole),
+    Family.DENT: Recipe(relief.dent),
+    Family.FOLD: Recipe(relief.fold, "line"),
+    Family.FRAY: Recipe(relief.fray),
     Family.STAIN: Recipe(colour.stain),
 }
 """Every family that can be drawn."""

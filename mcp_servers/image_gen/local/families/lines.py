@@ -1,4 +1,4 @@
-"""Damage that runs along a line: scratch."""
+"""Damage that runs along a line: scratch, crack, cut."""
 
 from __future__ import annotations
 
@@ -7,51 +7,142 @@ from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.shading import Colour, luma, ramp, relief_gain
+from mcp_servers.image_gen.local.shading import Colour, glint, luma, ramp, relief_gain
 from mcp_servers.image_gen.local.spec import DefectSpec
-from mcp_servers.image_gen.local.streams import Streams
+from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.vision.scene import Field
 
 SAMPLES = 64
+"""Points on a path and samples of a profile along it."""
 
 
 def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A groove ploughed by something hard: lit and dark flank, raised burr, skips, and finer companions."""
     rng, texture = streams("shape"), streams("texture")
-    width = _width(canvas, spec, 0.008)
-    bend = 0.0 if "straight" in spec.shapes else float(rng.normal(0, 0.9 if "curved" in spec.shapes else 0.22))
+    width = _width(canvas, spec, 0.010)
+    bend = _bend(spec, rng, 0.22, 0.9)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.03, count=SAMPLES)
     main = strokes.centred(main, canvas.centre)
+    scuffed = "scuffed" in spec.shapes
     height, bare = _groove(canvas, main, width, _pressure(rng, 0.25))
-    for _ in range(int(rng.integers(0, 3)) + ("wide" in spec.shapes)):
+    companions = int(rng.integers(0, 3)) + 2 * ("wide" in spec.shapes) + (16 if scuffed else 0)
+    for _ in range(companions):
         begin, end = sorted(rng.uniform(0, 1, 2))
-        if end - begin < 0.2:
-            continue
+        begin, end = (begin, end) if end - begin > 0.2 else (max(0.0, begin - 0.2), min(1.0, end + 0.2))
         piece = main[int(begin * (SAMPLES - 1)) : int(end * (SAMPLES - 1)) + 1]
         normal = np.array([-np.sin(canvas.angle), np.cos(canvas.angle)], np.float32)
-        shift = normal * rng.choice([-1, 1]) * rng.uniform(2.0, 5.0) * width
-        h, b = _groove(canvas, np.asarray(piece + shift), 0.7 * width, 0.6 * _pressure(rng, 0.1))
+        spread = rng.normal(0, 0.10 * canvas.length) if scuffed else rng.choice([-1, 1]) * rng.uniform(2, 5) * width
+        skew = np.linspace(-0.5, 0.5, len(piece), dtype=np.float32)[:, None] * rng.normal(0, 1.5) * width
+        h, b = _groove(canvas, piece + normal * (spread + skew), 0.75 * width, 0.6 * _pressure(rng, 0.1))
         height, bare = height + h, np.maximum(bare, 0.8 * b)
     depth = canvas.depth(spec.strength)
-    gain = relief_gain(height * 1.2, canvas.light, depth * 1.5)
+    gain = relief_gain(1.5 * height, canvas.light, 1.7 * depth)
+    exposed = _substrate(canvas, texture)
+    mix = np.clip(bare * min(1.0, 1.15 * depth), 0, 0.95)[..., None]
     rgb = canvas.shaded(gain)
-    exposed = _substrate(canvas, spec, texture)
-    mix = np.clip(bare * min(1.0, 0.9 * depth), 0, 0.9)[..., None]
-    rgb = rgb + mix * (exposed * np.clip(gain, 0.5, 2.0)[..., None] - rgb)
-    support = np.maximum(bare, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.04, 0.3))
+    rgb = rgb + mix * (exposed * np.clip(gain, 0.6, 1.8)[..., None] - rgb)
+    shine = glint(1.5 * height, canvas.light) * min(1.0, depth)
+    rgb = rgb + (0.10 + 0.5 * canvas.tone) * 0.5 * shine[..., None]
+    support = np.maximum(bare, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.06, 0.35))
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.6 * mix[..., 0], np.float32))
 
 
+def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A brittle fracture: kinked and forking, darkest in its core, tapering, one edge slightly lifted."""
+    rng = streams("shape")
+    width = _width(canvas, spec, 0.010)
+    kinks = 0.12 if "straight" in spec.shapes else 0.5 if "jagged" in spec.shapes else 0.32
+    bend = _bend(spec, rng, 0.35, 1.1)
+    main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.22, kinks=kinks, count=SAMPLES)
+    main = strokes.centred(main, canvas.centre)
+    at_outline = canvas.inward is not None
+    if canvas.inward is not None and float((main[-1] - main[0]) @ np.asarray(canvas.inward, np.float32)) < 0:
+        main = main[::-1].copy()  # it starts where the outline is
+    open_ = strokes.taper(SAMPLES, 0.02 if at_outline else 0.25, 0.55) * np.clip(
+        1 + 0.35 * strokes.smooth(rng, SAMPLES, 8, 3), 0.35, 1.8
+    )
+    pieces: list[tuple[strokes.Points, NDArray[np.float32]]] = [(main, np.asarray(open_, np.float32))]
+    forks = int(rng.integers(1, 4)) + 3 * ("branching" in spec.shapes) - ("hairline" in spec.shapes)
+    for _ in range(max(0, forks)):
+        pieces.append(_fork(rng, main, open_, canvas.length, kinks))
+    if "branching" in spec.shapes:
+        pieces += [_fork(rng, points, profile, 0.5 * canvas.length, kinks) for points, profile in pieces[1:]]
+    core = np.zeros(canvas.shape, np.float32)
+    halo = np.zeros(canvas.shape, np.float32)
+    step = np.zeros(canvas.shape, np.float32)
+    for index, (points, profile) in enumerate(pieces):
+        line = strokes.ribbon(points, canvas.shape, 5 * width + 2)
+        local = strokes.sample(profile, line.along)
+        half = 0.5 * width * np.maximum(local, 0.02)
+        fade = np.clip(local * 2.5, 0, 1)
+        aa = 0.35 * canvas.scale
+        core = np.maximum(core, ramp(line.near, half + aa, np.maximum(half - aa, 0)) * fade)
+        halo = np.maximum(halo, np.exp(-((line.near / (1.1 * width)) ** 2)) * fade)
+        if index == 0:
+            lifted = np.exp(-np.maximum(line.offset, 0) / (1.6 * width)) * (line.offset > 0) * (line.near < 5 * width)
+            step = np.asarray(0.45 * width * lifted * fade, np.float32)
+    depth = canvas.depth(spec.strength)
+    gain = np.exp(-depth * (2.3 * core + 0.30 * halo))
+    gain = gain * relief_gain(step, canvas.light, 0.8 * depth) ** (1 - core)
+    grit = fractal(streams("texture"), canvas.shape, max(2.5 * width, 3.0), 3)
+    gain = gain * np.exp(0.12 * depth * grit * halo)
+    rgb = canvas.shaded(np.asarray(gain, np.float32)) + _pale_edge(canvas, core, halo, depth)
+    support = np.maximum(core, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.08, 0.6))
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.6 * core, np.float32))
+
+
+def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A blade's slit: sharp-ended, gaping a little in the middle, dark inside, lips raised and one of them lit."""
+    rng = streams("shape")
+    width = _width(canvas, spec, 0.022)
+    bend = _bend(spec, rng, 0.3, 1.0)
+    points = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.05, count=SAMPLES)
+    points = strokes.centred(points, canvas.centre)
+    t = np.linspace(0, 1, SAMPLES)
+    widest = float(rng.uniform(0.3, 0.7))
+    lens = np.where(t < widest, t / widest, (1 - t) / (1 - widest)) ** 0.6
+    gape = lens * np.clip(1 + 0.18 * strokes.smooth(rng, SAMPLES, 16, 2), 0.6, 1.5)
+    line = strokes.ribbon(points, canvas.shape, 6 * width + 2)
+    local = strokes.sample(np.asarray(gape, np.float32), line.along)
+    half = 0.5 * width * np.maximum(local, 0.03)
+    aa = 0.4 * canvas.scale
+    fade = np.clip(local * 3, 0, 1)
+    ragged = 0.06 * width * fractal(streams("texture"), canvas.shape, max(2 * width, 3.0), 3)
+    slit = ramp(line.near + ragged, half + aa, np.maximum(half - aa, 0)) * fade
+    lean = 1.0 if rng.random() < 0.5 else -1.0
+    share = np.where(line.offset * lean > 0, 1.0, 0.45)
+    from_lip = np.maximum(line.near - half, 0)
+    lip = share * np.exp(-((from_lip / (1.1 * width)) ** 1.2)) * fade * (line.near < 1e5)
+    depth = canvas.depth(spec.strength)
+    relief = np.asarray(0.7 * width * lip * (1 - slit), np.float32)
+    gain = relief_gain(relief, canvas.light, 1.2 * depth) ** (1 - slit)
+    facing = line.offset / np.maximum(half, 1e-3) * _across_light(canvas)
+    gain = gain * np.exp(-depth * slit * (2.2 + 0.5 * np.clip(facing, -1, 1)))
+    rgb = canvas.shaded(np.asarray(gain, np.float32))
+    shine = glint(relief, canvas.light, 12.0) * (1 - slit) * min(1.0, depth)
+    rgb = np.asarray(rgb + (0.04 + 0.45 * canvas.tone) * 0.5 * shine[..., None], np.float32)
+    support = np.maximum(slit, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.06, 0.4))
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.7 * slit, np.float32))
+
+
 def _width(canvas: Canvas, spec: DefectSpec, share: float) -> float:
-    """Stroke width (px): grows slowly with the length, changed by shape words, never under a visible hair."""
-    factor = 0.55 if "hairline" in spec.shapes else 0.75 if "thin" in spec.shapes else 1.0
+    """Stroke width (px): grows with the length, changed by shape words, never under a visible hair."""
+    factor = 0.5 if "hairline" in spec.shapes else 0.7 if "thin" in spec.shapes else 1.0
     factor *= 2.2 if "wide" in spec.shapes else 1.0
-    return max(canvas.hair * (1.0 + 0.3 * (factor - 1)), share * canvas.length * factor)
+    return max(canvas.hair * (1.1 + 0.3 * (factor - 1)), share * canvas.length * factor)
+
+
+def _bend(spec: DefectSpec, rng: np.random.Generator, usual: float, curved: float) -> float:
+    """Total turn of a path in radians."""
+    draw = float(rng.normal(0, 1))
+    if "straight" in spec.shapes:
+        return 0.0
+    return float(np.sign(draw) * (curved + 0.3 * abs(draw))) if "curved" in spec.shapes else usual * draw
 
 
 def _pressure(rng: np.random.Generator, skips: float) -> NDArray[np.float32]:
-    """Depth along a stroke, 0 to about 1.3: uneven, fading at the ends, lifting off here and there."""
-    uneven = 0.9 + 0.3 * strokes.smooth(rng, SAMPLES, 14, 3)
+    """Depth along a stroke, 0 to about 1.5: uneven, fading at the ends, lifting off here and there."""
+    uneven = 0.95 + 0.3 * strokes.smooth(rng, SAMPLES, 14, 3)
     lift = strokes.smooth(rng, SAMPLES, 10, 2)
     gaps = np.clip((lift + 2.2 - 2.6 * skips) / 0.5, 0, 1)
     ends = strokes.taper(SAMPLES, float(rng.uniform(0.02, 0.15)), float(rng.uniform(0.2, 0.5)))
@@ -60,7 +151,7 @@ def _pressure(rng: np.random.Generator, skips: float) -> NDArray[np.float32]:
 
 def _groove(canvas: Canvas, points: strokes.Points, width: float, pressure: NDArray[np.float32]) -> tuple[Field, Field]:
     """Height (px) and bare core (0-1) of one stroke."""
-    line = strokes.ribbon(points, canvas.shape, 4 * width + 2)
+    line = strokes.ribbon(points, canvas.shape, 3 * width + 2)
     force = strokes.sample(pressure, line.along)
     half = 0.5 * width * (0.55 + 0.45 * np.clip(force, 0, 1.5))
     d = line.near / np.maximum(half, 1e-3)
@@ -68,12 +159,44 @@ def _groove(canvas: Canvas, points: strokes.Points, width: float, pressure: NDAr
     return np.asarray(height, np.float32), np.asarray(ramp(d, 1.25, 0.6) * np.clip(force, 0, 1), np.float32)
 
 
-def _substrate(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator) -> Colour:
+def _substrate(canvas: Canvas, rng: np.random.Generator) -> Colour:
     """What a scratch lays bare: paler and greyer than a dark or coloured surface, darker than a pale one."""
     base = canvas.base
     grey = luma(base)[..., None]
     level = float(luma(canvas.tone[None, None, :])[0, 0])
-    target = level * 1.9 + 0.06 if level < 0.35 else level * 0.5
+    target = level * 2.0 + 0.05 if level < 0.35 else level * 0.45
     if 0.2 < level < 0.5 and rng.random() < 0.5:
-        target = level * 1.5
+        target = level * 1.6
     return np.asarray((0.3 * base + 0.7 * grey) * (target / max(level, 0.01)), np.float32)
+
+
+def _pale_edge(canvas: Canvas, core: Field, halo: Field, depth: float) -> Colour:
+    """Light scattered back by crushed material beside the core of a crack."""
+    rim = np.clip(halo - 0.3, 0, 1) * (1 - core) ** 2
+    return np.asarray((0.10 * min(depth, 1.0) * rim)[..., None] * (canvas.base + 0.01), np.float32)
+
+
+def _fork(
+    rng: np.random.Generator,
+    points: strokes.Points,
+    profile: NDArray[np.float32],
+    length: float,
+    kinks: float,
+) -> tuple[strokes.Points, NDArray[np.float32]]:
+    """A branch that leaves a crack at an acute angle and is thinner than it."""
+    count = len(points)
+    at = int(rng.integers(round(0.2 * count), round(0.8 * count)))
+    ahead = points[min(at + 4, count - 1)] - points[max(at - 4, 0)]
+    angle = float(np.arctan2(ahead[1], ahead[0])) + float(rng.choice([-1, 1]) * rng.uniform(0.4, 1.0))
+    reach = length * float(rng.uniform(0.12, 0.32))
+    start = (float(points[at, 0]), float(points[at, 1]))
+    branch = strokes.path(rng, start, angle, reach, wander=0.2, kinks=kinks, count=32)
+    thin = 0.7 * float(profile[at]) * strokes.taper(32, 0.01, 0.8)
+    return branch, np.asarray(thin, np.float32)
+
+
+def _across_light(canvas: Canvas) -> float:
+    """How much of the light comes from the positive side of a line at canvas.angle, in [-1, 1]."""
+    lx, ly = canvas.light[0], canvas.light[1]
+    norm = max(float(np.hypot(lx, ly)), 1e-6)
+    return float((-np.sin(canvas.angle) * lx + np.cos(canvas.angle) * ly) / norm)

@@ -1,15 +1,17 @@
-"""Damage in depth: hole."""
+"""Damage in depth: hole, dent, fold, fray."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
+from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.shading import ramp, relief_gain
+from mcp_servers.image_gen.local.shading import Colour, apply_gain, glint, ramp, relief_gain, slopes
 from mcp_servers.image_gen.local.shapes import blob
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
+from mcp_servers.vision.scene import Field
 
 
 def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -20,19 +22,136 @@ def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     aspect = 1.0 if round_ else float(rng.uniform(1.0, 1.7))
     field = blob(canvas, rng, radius, aspect=aspect, lobes=0.05 if round_ else 0.2, rough=0.05 if round_ else 0.1)
     wall = max(0.35 * radius, canvas.hair)
-    depth = 0.9 * radius
     grit = fractal(streams("texture"), canvas.shape, max(0.5 * radius, 3.0), 5, 0.65)
     inside = ramp(field, -0.25 * wall, 0.35 * wall)
     bowl = ramp(field, 0.0, 1.4 * wall)
     lip = np.exp(-(((field + 0.25 * wall) / (0.45 * wall)) ** 2))
-    height = -depth * bowl * (1 + 0.08 * grit) + 0.10 * wall * lip + 0.05 * radius * grit * inside
+    height = -0.9 * radius * bowl * (1 + 0.08 * grit) + 0.12 * wall * lip + 0.05 * radius * grit * inside
     strength = canvas.depth(spec.strength)
-    gain = relief_gain(cv2.GaussianBlur(height, (0, 0), max(0.5 * canvas.scale, 0.6)), canvas.light, 0.8 * strength)
+    soft = cv2.GaussianBlur(np.asarray(height, np.float32), (0, 0), max(0.5 * canvas.scale, 0.6))
+    gain = relief_gain(soft, canvas.light, 0.8 * strength)
     lx, ly = canvas.light[0], canvas.light[1]
     x, y = canvas.grid()
     towards = (x * lx + y * ly) / (radius * max(float(np.hypot(lx, ly)), 1e-3))
     dark = inside * (1.1 + 0.45 * np.clip(towards, -1, 1)) + 0.6 * bowl
-    gain = gain * np.exp(-strength * 1.25 * dark * (1 + 0.12 * grit))
+    gain = np.asarray(gain * np.exp(-strength * 1.35 * dark * (1 + 0.12 * grit)), np.float32)
     support = np.maximum(inside, ramp(np.abs(np.log(gain)) / max(strength, 0.02), 0.04, 0.25))
-    support *= ramp(field, -1.6 * wall, -0.8 * wall)
+    support = support * ramp(field, -1.6 * wall, -0.8 * wall)
     return Layer(canvas.shaded(gain), support, keep=np.asarray(1 - 0.5 * inside, np.float32))
+
+
+def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """The surface pushed in without being opened: texture and reflections bend, one slope shaded, one lit."""
+    rng = streams("shape")
+    radius = 0.40 * canvas.length
+    aspect = 1.0 if "round" in spec.shapes else float(rng.uniform(1.0, 2.0))
+    field = blob(canvas, rng, radius, aspect=aspect, lobes=0.14, rough=0.02)
+    reach = np.clip((field + 0.30 * radius) / (1.1 * radius), 0, 1)
+    bowl = reach * reach * (3 - 2 * reach)
+    angle = canvas.angle + float(rng.uniform(-0.6, 0.6))
+    shift = rng.uniform(-0.25, 0.25, 2) * radius
+    x, y = canvas.grid()
+    across = (y - shift[1]) * np.cos(angle) - (x - shift[0]) * np.sin(angle)
+    crease = np.exp(-np.sqrt((across / (0.22 * radius)) ** 2 + 0.04)) * bowl
+    swell = np.exp(-(((field + 0.22 * radius) / (0.22 * radius)) ** 2))
+    waves = 0.05 * fractal(streams("texture"), canvas.shape, max(0.9 * radius, 4.0), 3) * bowl
+    height = radius * np.asarray(-0.30 * bowl - 0.13 * crease + 0.05 * swell + waves, np.float32)
+    height = cv2.GaussianBlur(height, (0, 0), max(0.05 * radius, 0.8))
+    strength = canvas.depth(spec.strength)
+    pressed = height * (0.25 + 0.75 * spec.strength)
+    gain = relief_gain(pressed, canvas.light, 0.4 + 0.5 * strength)
+    rgb = apply_gain(_bent(canvas, pressed, 0.5 * radius), gain)
+    shine = glint(pressed, canvas.light, 26.0) * spec.strength
+    rgb = rgb + (0.02 + 0.5 * canvas.tone) * 0.35 * shine[..., None]
+    support = ramp(field, -0.30 * radius, -0.02 * radius)
+    return Layer(np.asarray(rgb, np.float32), support)
+
+
+def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """Creases: sharp valleys beside rounded ridges; one strong crease, or a bundle of fine ones for wrinkles."""
+    rng = streams("shape")
+    wrinkled = "wrinkled" in spec.shapes
+    width = max((0.022 if wrinkled else 0.045) * canvas.length, 1.6 * canvas.hair)
+    width *= 1.6 if "wide" in spec.shapes else 1.0
+    count = int(rng.integers(5, 9)) if wrinkled else int(rng.integers(1, 3))
+    height = np.zeros(canvas.shape, np.float32)
+    normal = np.array([-np.sin(canvas.angle), np.cos(canvas.angle)], np.float32)
+    course = np.array([np.cos(canvas.angle), np.sin(canvas.angle)], np.float32)
+    presence = np.zeros(canvas.shape, np.float32)
+    for index in range(count):
+        share = 1.0 if index == 0 else float(rng.uniform(0.35, 0.8))
+        points = strokes.path(
+            rng, (0, 0), canvas.angle + float(rng.normal(0, 0.09)), share * canvas.length,
+            bend=float(rng.normal(0, 0.35)), wander=0.16 if wrinkled else 0.10, count=48,
+        )  # fmt: skip
+        aside = 0.0 if index == 0 else float(rng.normal(0, 1)) * (3.4 if wrinkled else 2.6) * width
+        shift = normal * aside + course * float(rng.uniform(-0.5, 0.5)) * (1 - share) * canvas.length
+        points = strokes.centred(points, canvas.centre) + shift
+        depth = strokes.taper(48, 0.35, 0.45) * np.clip(1 + 0.3 * strokes.smooth(rng, 48, 10, 2), 0.3, 1.6)
+        depth = depth * (1.0 if index == 0 else 0.65)
+        side = float(rng.choice([-1, 1]))
+        line = strokes.ribbon(np.asarray(points, np.float32), canvas.shape, 5 * width)
+        local = strokes.sample(np.asarray(depth, np.float32), line.along)
+        u = np.clip(line.offset * side / width, -50, 50)
+        valley = -np.exp(-np.sqrt((u / 0.30) ** 2 + 0.05))
+        ridge = 0.75 * np.exp(-(((u - 0.9) / 0.75) ** 2)) + 0.25 * np.exp(-(((u + 1.1) / 0.9) ** 2))
+        height += np.asarray(width * local * (0.75 * valley + 0.5 * ridge), np.float32)
+        presence = np.maximum(presence, local * np.exp(-((u / 2.6) ** 4)))
+    height = cv2.GaussianBlur(height, (0, 0), max(0.06 * width, 0.6))
+    strength = canvas.depth(spec.strength)
+    raised = height * (0.5 + 0.7 * spec.strength)
+    gain = relief_gain(raised, canvas.light, 1.1 * strength)
+    sunk = ramp(-height / width, 0.15, 0.6)
+    gain = np.asarray(gain * np.exp(-0.7 * strength * sunk), np.float32)
+    rgb = apply_gain(_bent(canvas, raised, 0.6 * width), gain)
+    support = np.maximum(ramp(np.abs(np.log(gain)) / max(strength, 0.02), 0.04, 0.3) * (presence > 0.02), 0.9 * sunk)
+    return Layer(rgb, np.asarray(support, np.float32))
+
+
+def fray(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A roughened patch: the surface's own texture torn up and deepened, with loose fibre ends standing off it."""
+    rng, texture = streams("shape"), streams("texture")
+    radius = 0.42 * canvas.length
+    field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.1, 2.0)), lobes=0.2, rough=0.12)
+    patch = ramp(field, -0.10 * radius, 0.35 * radius)
+    hair = canvas.hair
+    along = -np.radians(canvas.grain.angle_deg) if canvas.grain.coherence > 0.3 else canvas.angle
+    torn = fractal(texture, canvas.shape, max(3.5 * hair, 4.0), 3, 0.8)
+    torn = torn * patch * hair * (0.15 + 0.45 * spec.strength)
+    fibres = np.zeros(canvas.shape, np.float32)
+    count = int(np.clip(1.5 * radius / hair, 8, 60))
+    for _ in range(count):
+        r, theta = radius * np.sqrt(rng.uniform(0, 1)), rng.uniform(0, 2 * np.pi)
+        start = (float(canvas.centre[0] + r * np.cos(theta)), float(canvas.centre[1] + r * np.sin(theta)))
+        angle = float(along + rng.normal(0, 0.7) + (np.pi if rng.random() < 0.5 else 0))
+        reach = max(radius * float(rng.uniform(0.25, 0.7)), 4 * hair)
+        points = strokes.path(rng, start, angle, reach, bend=float(rng.normal(0, 1.2)), wander=0.2, count=14)
+        line = strokes.ribbon(points, canvas.shape, 2 * hair + 1)
+        thick = 0.36 * hair * (1 - 0.6 * line.along)
+        height = float(rng.uniform(0.5, 1.0)) * np.sqrt(np.clip(1 - (line.near / (1.3 * thick)) ** 2, 0, 1))
+        fibres = np.maximum(fibres, np.asarray(height, np.float32))
+    strength = canvas.depth(spec.strength)
+    gain = relief_gain(torn, canvas.light, 0.9 * strength)
+    shadow = _shifted(fibres, -canvas.light[0] * 1.6 * hair, -canvas.light[1] * 1.6 * hair)
+    gain = gain * np.exp(-strength * (0.25 * patch + 0.8 * np.clip(shadow - fibres, 0, 1)))
+    gain = gain * np.exp(0.75 * strength * fibres)
+    gain = np.asarray(gain, np.float32)
+    detail = canvas.base - canvas.lowpass(max(2.5 * hair, 2.0))
+    base = np.maximum(canvas.base + (0.8 * spec.strength * patch)[..., None] * detail, 0)
+    support = np.maximum(patch, ramp(np.maximum(fibres, shadow), 0.05, 0.4))
+    return Layer(apply_gain(base, gain), np.asarray(support, np.float32))
+
+
+def _bent(canvas: Canvas, height: Field, amount: float) -> Colour:
+    """The surface seen through its own deformation: every pixel looks ``amount`` px down its slope."""
+    dx, dy = slopes(height)
+    rows, columns = canvas.shape
+    ys, xs = np.mgrid[0:rows, 0:columns].astype(np.float32)
+    limit = np.float32(max(amount, 0.0))
+    at_x, at_y = xs + np.clip(amount * dx, -limit, limit), ys + np.clip(amount * dy, -limit, limit)
+    return np.asarray(cv2.remap(canvas.base, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT), np.float32)
+
+
+def _shifted(field: Field, dx: float, dy: float) -> Field:
+    matrix = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
+    return np.asarray(cv2.warpAffine(field, matrix, (field.shape[1], field.shape[0])), np.float32)
