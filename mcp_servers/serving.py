@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import functools
+import inspect
 import ipaddress
 import json
 import logging
@@ -25,6 +26,7 @@ from mcp.server.mcpserver.resources.templates import ResourceSecurity
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent, ToolAnnotations
+from pydantic import ValidationError
 
 from mcp_servers.errors import ToolInputError
 from mcp_servers.images import ImageError
@@ -48,9 +50,30 @@ def package_version() -> str:
         return "0"
 
 
-def make_tool(
-    function: Callable[P, R], *, title: str, read_only: bool, structured: bool, description: str | None = None
-) -> Tool:
+class StrictTool(Tool):
+    """A tool whose argument errors are one line each instead of a validator's report."""
+
+    async def run(self, arguments: dict[str, Any], context: Any, convert_result: bool = False) -> Any:
+        """Run the tool; raises ToolError that names the first wrong argument and what is expected."""
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as error:
+            if isinstance(error.__cause__, ValidationError):
+                raise ToolError(f"Error executing tool {self.name}: {self._explain(error.__cause__)}") from error
+            raise
+
+    def _explain(self, problem: ValidationError) -> str:
+        first = problem.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"])[:80]
+        known = ", ".join(self.parameters["properties"])
+        if first["type"] == "extra_forbidden":
+            return f"there is no argument {name!r}; the arguments are {known}"
+        if first["type"] == "missing":
+            return f"the argument {name!r} is missing; the arguments are {known}"
+        return f"the argument {name!r} is not usable: {first['msg']}"
+
+
+def make_tool(function: Callable[P, R], *, title: str, read_only: bool, structured: bool) -> Tool:
     """Register a function as a strict tool.
 
     Unknown arguments are refused instead of ignored, and a ``ToolInputError`` becomes a ``ToolError`` whose
@@ -64,10 +87,10 @@ def make_tool(
         except ToolInputError as error:
             raise ToolError(str(error)) from error
 
-    tool = Tool.from_function(
+    tool = StrictTool.from_function(
         guarded,
         title=title,
-        description=description,
+        description=inspect.cleandoc(function.__doc__ or ""),
         annotations=ToolAnnotations(
             read_only_hint=read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=False
         ),
