@@ -7,7 +7,7 @@ Families return a ``Layer``; ``paste`` lays it over the photo with the photo's o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -45,7 +45,9 @@ class Canvas:
     ``inward``: unit vector into the part at a site on the outline, else None. ``light``: unit vector towards
     the lamp (x right, y down, z to the viewer). ``hair``: width of the thinnest stroke that is still visible.
     ``contrast``: standard deviation of the natural logarithm of the surface's fine texture. ``grain``: see
-    Scene. ``tone``: mean linear colour (3,) of the surface at the site.
+    Scene. ``tone``: mean linear colour (3,) of the surface at the site. ``blur``: the photo's sharpness
+    (Gaussian sigma, canvas px). ``noise``: the photo's grain (sRGB levels). ``window``: (x, y, width, height) in
+    the photo. ``fence``: (height, width) photo pixels that may change at all, None for no limit.
     """
 
     base: Colour
@@ -63,7 +65,8 @@ class Canvas:
     tone: NDArray[np.float32]
     blur: float
     noise: float
-    window: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
+    window: tuple[int, int, int, int]
+    fence: Mask | None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -96,10 +99,11 @@ class Canvas:
         return np.asarray(total / cv2.GaussianBlur(weight, (0, 0), sigma)[..., None], np.float32)
 
 
-def cut(rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site) -> Canvas:
+def cut(rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site, *, strict: bool = False) -> Canvas:
     """Cut the window around a site.
 
-    rgb: (H, W, 3) sRGB 0-255. allowed: (H, W), where the defect may be. The window reaches 0.8 of the site's
+    rgb: (H, W, 3) sRGB 0-255. allowed: (H, W), where the defect may be; ``strict`` forbids even its blur to
+    leave it. The window reaches 0.8 of the site's
     length (and at least 12 px) beyond its centre on all sides, clipped to the photo.
     """
     height, width = rgb.shape[:2]
@@ -126,13 +130,14 @@ def cut(rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site) -> Ca
         angle=site.angle,
         inward=site.inward,
         light=(scene.light[0] * flat, scene.light[1] * flat, float(np.sin(elevation))),
-        hair=scale * (1.0 + 0.45 * scene.blur),
+        hair=scale * (0.9 + 0.8 * scene.blur),
         contrast=_contrast(base, part, scale),
         grain=scene.grain,
         tone=tone,
         blur=scene.blur * scale,
         noise=scene.noise,
         window=(left, top, right - left, bottom - top),
+        fence=allowed[top:bottom, left:right] if strict else None,
     )
 
 
@@ -145,7 +150,7 @@ def paste(
     blurred as the photo is, covered texture gets the photo's noise, and ``grey`` keeps the channels equal.
     """
     left, top, width, height = canvas.window
-    soft = min(canvas.blur * 0.8, 3.5 * canvas.scale)
+    soft = min(canvas.blur * 0.65, 2.5 * canvas.scale)
     cover = np.clip(layer.alpha, 0, 1) * ramp(canvas.allowed, 0.25, 0.75)
     after = canvas.base + cover[..., None] * (np.clip(layer.rgb, 0, 1) - canvas.base)
     change = to_srgb(after) - to_srgb(canvas.base)
@@ -159,15 +164,16 @@ def paste(
     size = (width, height)
     change, cover, covered = (_resize(f, size) for f in (change, cover, covered))
     cover = ramp(cover, 0.01, 1.0) ** 0.5 * (cover > 0.012)
+    if canvas.fence is not None:
+        cover = cover * canvas.fence
     part = (slice(top, top + height), slice(left, left + width))
     photo = rgb[part]
     coarse = _resize(to_srgb(canvas.base), size)
     texture = (photo - coarse) * covered[..., None]
-    fresh = noise.standard_normal((height, width, 1)) * np.ones(3)
+    fresh = noise.standard_normal((height, width, 1), np.float32)
     if not grey:
-        fresh = 0.8 * fresh + 0.6 * noise.standard_normal((height, width, 3))
-    fresh = fresh.astype(np.float32) * (canvas.noise * covered)[..., None]
-    change = (change - texture + fresh) * ramp(cover, 0.0, 0.12)[..., None]
+        fresh = 0.8 * fresh + 0.6 * noise.standard_normal((height, width, 3), np.float32)
+    change = (change - texture + fresh * (canvas.noise * covered)[..., None]) * ramp(cover, 0.0, 0.12)[..., None]
     if grey:
         change = np.repeat(change.mean(2, keepdims=True), 3, 2)
     touched = cover > 0

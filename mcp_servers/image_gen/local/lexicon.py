@@ -5,6 +5,8 @@ Keys are the canonical words; values are regular expressions over lower-case tex
 
 from __future__ import annotations
 
+from mcp_servers.knowledge.families import Family
+
 CLOSING = (
     r"[,.;]?\s*(?:everything else|all else|all other|the rest of|the remaining|nothing else|"
     r"(?:please )?keep (?:everything|all|the)|leave (?:everything|all|the)|do not (?:change|alter|modify)|"
@@ -48,6 +50,7 @@ PLACE_CLAUSE = (
 ORIENTATIONS: tuple[tuple[str, tuple[str, float]], ...] = (
     (r"\bacross the (?:\w+ )?(?:grain|fib|weave|brush|lay)|\bperpendicular\b|\bagainst the grain\b", ("across", 0.0)),
     (r"\b(?:along|with|parallel to|following) the (?:\w+ )?(?:grain|fib|weave|brush|lay)", ("along", 0.0)),
+    (r"\b(?:along|following|around) the (?:\w+ )?(?:edge|rim|border|outline|lip|contour)", ("rim", 0.0)),
     (r"\bdiagonal", ("diagonal", 0.0)),
     (r"\bhorizontal", ("angle", 0.0)),
     (r"\bvertical", ("angle", 90.0)),
@@ -105,6 +108,13 @@ TINTS: dict[str, str] = {
     "greyish": "grey", "grayish": "grey", "orange": "orange", "pinkish": "pink", "purplish": "purple",
     "whitish": "white", "blackish": "black",
 }  # fmt: skip
+
+MATERIAL_WORDS: dict[Family, tuple[str, ...]] = {
+    Family.RUST: ("rust", "rusty"),
+    Family.SHORT: ("copper", "gold", "silver"),
+    Family.OPEN: ("copper", "gold", "silver"),
+}
+"""Words that name the material of these defects and not a colour that was asked for."""
 
 DARKER = ("dark", "deep", "darker")
 LIGHTER = ("light", "pale", "bright", "lighter")

@@ -118,11 +118,12 @@ class Placer:
         inward = self._inward(x, y) if on_outline else None
         if not on_outline and habit != "line":
             length = min(length, 2.2 * float(self.room[int(y), int(x)]) + 1)
-        if on_outline and inward is not None and spec.orientation is None:
-            tangent = float(np.arctan2(inward[0], -inward[1]))
-            angle = tangent if habit == "outline" else tangent + float(np.radians(shape.uniform(35, 145)))
+        if inward is not None:
+            angle = self._at_outline(spec, habit, inward, angle, float(shape.uniform(50, 130)))
             if habit == "line":
-                x, y = x + inward[0] * 0.42 * length, y + inward[1] * 0.42 * length
+                x, y = _into_part(x, y, inward, angle, length)
+            elif habit == "inside":
+                x, y = x + 0.3 * length * inward[0], y + 0.3 * length * inward[1]
         s = 1 / self.scale
         return Site((x + 0.5) * s - 0.5, (y + 0.5) * s - 0.5, length * s, angle, inward), notes
 
@@ -143,13 +144,22 @@ class Placer:
             degrees = wanted.degrees + wobble
         return float(-np.radians(degrees))
 
+    def _at_outline(
+        self, spec: DefectSpec, habit: Habit, inward: tuple[float, float], angle: float, crossing: float
+    ) -> float:
+        """Direction of a defect on the outline: along it, or across it by ``crossing`` degrees."""
+        tangent = float(np.arctan2(inward[0], -inward[1]))
+        if habit == "outline" or (spec.orientation is not None and spec.orientation.kind == "rim"):
+            return tangent
+        return angle if spec.orientation is not None else tangent + float(np.radians(crossing))
+
     def _weights(
         self, spec: DefectSpec, habit: Habit, on_outline: bool, length: float, angle: float, around: Site | None
     ) -> Field:
         """Unnormalised probability of each pixel of the map as the defect's centre."""
         allowed = self.allowed.astype(np.float32)
         if on_outline:
-            band = max(1.5, 0.06 * length) if habit == "outline" else max(2.0, 0.25 * length)
+            band = max(2.0, 0.25 * length) if habit == "inside" else 2.0
             weight = allowed * (self.clearance <= band) * (self.clearance > 0)
             weight *= self._frame_free()
         elif habit == "line":
@@ -248,6 +258,16 @@ def _shifted(mask: Mask, dx: float, dy: float) -> Field:
 def _bump(shape: tuple[int, ...], x: float, y: float, sigma: float) -> Field:
     ys, xs = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     return np.asarray(np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * sigma**2)), np.float32)
+
+
+def _into_part(x: float, y: float, inward: tuple[float, float], angle: float, length: float) -> tuple[float, float]:
+    """Centre of a line of this direction that starts at the outline and runs into the part."""
+    dx, dy = float(np.cos(angle)), float(np.sin(angle))
+    slant = dx * inward[0] + dy * inward[1]
+    if abs(slant) < 0.25:
+        return x + 0.08 * length * inward[0], y + 0.08 * length * inward[1]
+    half = 0.49 * length * float(np.sign(slant))
+    return x + half * dx, y + half * dy
 
 
 def _draw(weight: NDArray[np.float32], rng: np.random.Generator) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
         around = first if spec.clustered else None
         site, said = placer.choose(spec, recipe.habit, streams, spec.count**-0.45, around)
         first = first or site
-        canvas = cut(out, scene, reach, site)
+        canvas = cut(out, scene, reach, site, strict=region is not None)
         paste(out, alpha, canvas, recipe.draw(canvas, spec, streams), streams("noise"), stays_grey)
         notes += [note for note in said if note not in notes]
     return Rendering(rgb=out, alpha=alpha, spec=spec, box=_box(alpha), notes=notes)

@@ -50,7 +50,7 @@ class PromptNotUnderstood(ValueError):  # noqa: N818 - reads as a sentence where
 @dataclass(frozen=True, slots=True)
 class Orientation:
     """Direction in which a defect runs: ``kind`` "angle" (``degrees`` counter-clockwise from horizontal),
-    "diagonal" (either diagonal), "along" or "across" the surface's grain."""
+    "diagonal" (either diagonal), "along" or "across" the surface's grain, "rim" (along the outline)."""
 
     kind: str
     degrees: float = 0.0
@@ -115,6 +115,8 @@ def parse_prompt(prompt: str) -> DefectSpec:
     share = SIZES.index(size) / (len(SIZES) - 1)
     count, clustered = _count(defect_phrase)
     colour_name, colour = _colour(_without_place(defect_phrase))
+    if colour_name in lexicon.MATERIAL_WORDS.get(family, ()):
+        colour_name, colour = "", None
     return DefectSpec(
         family=family,
         size=size,

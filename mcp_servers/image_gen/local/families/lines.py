@@ -19,7 +19,7 @@ SAMPLES = 64
 def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A groove ploughed by something hard: lit and dark flank, raised burr, skips, and finer companions."""
     rng, texture = streams("shape"), streams("texture")
-    width = _width(canvas, spec, 0.010)
+    width = _width(canvas, spec, 0.012)
     bend = _bend(spec, rng, 0.22, 0.9)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.03, count=SAMPLES)
     main = strokes.centred(main, canvas.centre)
@@ -164,10 +164,11 @@ def _substrate(canvas: Canvas, rng: np.random.Generator) -> Colour:
     base = canvas.base
     grey = luma(base)[..., None]
     level = float(luma(canvas.tone[None, None, :])[0, 0])
-    target = level * 2.0 + 0.05 if level < 0.35 else level * 0.45
-    if 0.2 < level < 0.5 and rng.random() < 0.5:
-        target = level * 1.6
-    return np.asarray((0.3 * base + 0.7 * grey) * (target / max(level, 0.01)), np.float32)
+    paler = level < 0.3 or (level < 0.5 and rng.random() < 0.5)
+    step = 0.75 + 2.5 * canvas.contrast
+    if not paler:
+        return np.asarray((0.75 * base + 0.25 * grey) * np.exp(-step), np.float32)
+    return np.asarray((0.12 * base + 0.88 * grey) * (np.exp(step) + 0.03 / (level + 0.01)), np.float32)
 
 
 def _pale_edge(canvas: Canvas, core: Field, halo: Field, depth: float) -> Colour:
