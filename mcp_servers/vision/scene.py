@@ -118,7 +118,8 @@ def find_part(rgb: Image) -> Mask:
     samples = lab[border]
     centres = _border_colours(samples)
     distance = np.min([np.linalg.norm(lab - c, axis=2) for c in centres], axis=0).astype(np.float32)
-    distance[_cast_shadow(rgb, border)] *= 0.25
+    shadow = _cast_shadow(lab, border)
+    distance[shadow] *= 0.15
     level = np.clip(distance * 2, 0, 255).astype(np.uint8)
     threshold, _ = cv2.threshold(level, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     part = level > max(threshold * 0.85, 16)
@@ -134,16 +135,16 @@ def find_part(rgb: Image) -> Mask:
     inside, outside = level[part].astype(np.float32), level[~part].astype(np.float32)
     between = share * (1 - share) * float(inside.mean() - outside.mean()) ** 2
     total = float(level.astype(np.float32).var()) + 1e-6
-    if between / total < 0.5 or not _is_outlined(lab, part):
+    if between / total < 0.5 or not _is_outlined(lab, part, shadow):
         return everything
     return part
 
 
-def _is_outlined(lab: NDArray[np.float32], part: Mask) -> bool:
+def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask) -> bool:
     """Whether a part has a real outline: a clear step all along it, around a reasonably compact shape.
 
-    Blotches of shading or texture have soft borders; printed traces have sharp ones but fill little of their
-    convex hull.
+    Blotches of shading or texture have soft borders, and highlights stand out less than the rest varies;
+    printed traces have sharp borders but fill little of their convex hull, or run out of the picture repeatedly.
     """
     near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
     mask = part.astype(np.uint8)
@@ -153,7 +154,14 @@ def _is_outlined(lab: NDArray[np.float32], part: Mask) -> bool:
     outer = _mean_around(lab, rim_out)
     line = (cv2.dilate(mask, np.ones((3, 3), np.uint8)) > 0) & ~part
     step = np.linalg.norm(inner - outer, axis=2)[line]
-    if step.size == 0 or float(np.percentile(step, 20)) < 6.0 or float(np.median(step)) < 14.0:
+    if step.size == 0 or float(np.percentile(step, 20)) < 4.0 or float(np.median(step)) < 8.0:
+        return False
+    plain = ~part & ~shadow
+    if plain.any() and float(np.median(step)) < 1.1 * float(lab[plain].std(axis=0).sum()):
+        return False
+    count, pieces = cv2.connectedComponents(mask)
+    sides = np.concatenate([pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]])
+    if count > 3 and len(np.unique(sides[sides > 0])) > 2:
         return False
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     biggest = max(contours, key=cv2.contourArea)
@@ -168,16 +176,21 @@ def _mean_around(lab: NDArray[np.float32], where: Mask) -> NDArray[np.float32]:
     return np.asarray(total / np.maximum(cv2.blur(weight, (13, 13)), 1e-4)[..., None])
 
 
-def _cast_shadow(rgb: Image, border: Mask) -> Mask:
-    """Pixels that are a darker version of a clearly coloured background (same ratios of R, G and B)."""
-    background = np.median(rgb[border].astype(np.float32), axis=0)
-    if float(background.max() - background.min()) < 0.25 * float(background.max()):
-        return np.zeros(rgb.shape[:2], bool)
-    linear = ((rgb.astype(np.float32) + 1) / 256) ** 2.2
-    ratio = linear / ((background + 1) / 256) ** 2.2
-    spread = ratio.max(2) - ratio.min(2)
-    mean = ratio.mean(2)
-    return np.asarray((mean < 0.97) & (mean > 0.12) & (spread < 0.22 * mean))
+def _cast_shadow(lab: NDArray[np.float32], border: Mask) -> Mask:
+    """Pixels that are a darker version of a clearly coloured background: its hue and saturation, less light.
+
+    lab: (H, W, 3) 8-bit Lab as float32. All False on grey backgrounds, where a shadow has no colour to tell it.
+    """
+    light = lab[..., 0] / 2.55
+    a, b = lab[..., 1] - 128, lab[..., 2] - 128
+    here = [float(np.median(channel[border])) for channel in (light, a, b)]
+    chroma = float(np.hypot(here[1], here[2]))
+    if chroma < 20:
+        return np.zeros(border.shape, bool)
+    turn = np.degrees(np.arctan2(b * here[1] - a * here[2], a * here[1] + b * here[2]))
+    saturation = np.hypot(a, b) / (light + 16)
+    same = (np.abs(turn) < 7) & (saturation > 0.72 * chroma / (here[0] + 16))
+    return np.asarray(same & (light < here[0] - 2) & (light > 0.25 * here[0]))
 
 
 def _border_colours(samples: NDArray[np.float32]) -> NDArray[np.float32]:
