@@ -70,6 +70,19 @@ class Album:
 
         return self._embed(image, "image/png", encode, tinted)
 
+    def left_edge(self, image: dict[str, Any]) -> float:
+        """Where a mask begins, as a share (0-1) of the picture's width; 0.5 where it is empty or unreadable."""
+        edge = 0.5
+
+        def measure(picture: Image.Image) -> bytes:
+            nonlocal edge
+            box = picture.convert("L").getbbox()
+            edge = box[0] / picture.width if box else edge
+            return b""
+
+        self._load(str(image.get("sha256") or ""), "", measure)
+        return edge
+
     def _embed(
         self, image: dict[str, Any], media_type: str, encode: Callable[[Image.Image], bytes], variant: object
     ) -> Picture:

@@ -60,6 +60,7 @@ def render_report(session: Session, result: dict[str, Any] | None = None) -> str
         before=album.photo(original) if original else None,
         after=album.photo(chosen.image) if chosen else None,
         mask=album.mask(mask, tinted=True) if mask else None,
+        start=max(6, round(100 * album.left_edge(mask)) - 8) if mask else 50,
         mask_facts=mask_facts,
         attempts=attempts,
         chosen=chosen,

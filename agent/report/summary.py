@@ -127,13 +127,16 @@ def read_facts(session: Session, result: dict[str, Any]) -> list[tuple[str, str]
         seconds = (times[1] - times[0]).total_seconds()
     if cost is None:
         cost = sum(event.get("cost_usd") or 0 for event in session.of_type("tool_result"))
+    backends = _backends(session, result)
+    if len(backends) > 1 and len(set(backends.values())) == 1:
+        backends = {"all tools": next(iter(backends.values()))}
     turns = sum(event.get("role") == "assistant" for event in session.of_type("message"))
     facts: list[tuple[str, Any]] = [
         ("Photo", task.get("image")),
         ("Region", task.get("region")),
         ("Seed", task.get("seed")),
         ("Policy", f"{policy.get('name')} ({model})" if model else policy.get("name")),
-        ("Backends", ", ".join(f"{tool}: {name}" for tool, name in _backends(session, result).items())),
+        ("Backends", ", ".join(f"{tool}: {name}" for tool, name in backends.items())),
         ("Turns", f"{turns} of {task['max_turns']}" if "max_turns" in task else turns),
         ("Time", f"{seconds:.1f} s" if seconds is not None else None),
         ("Cost", f"${cost:.4f}" if cost else "nothing"),

@@ -48,9 +48,16 @@ class Entry:
     pictures: list[tuple[str, Picture]] = field(default_factory=list)
 
 
-def pretty(value: Any) -> str:
-    """JSON over several lines, readable in any language."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
+def pretty(value: Any, indent: int = 0) -> str:
+    """JSON in any language's letters, over several lines only where one of 88 columns does not hold it."""
+    line = json.dumps(value, ensure_ascii=False)
+    if len(line) + indent <= 88 or not isinstance(value, dict | list) or not value:
+        return line
+    pad = " " * (indent + 2)
+    if isinstance(value, dict):
+        rows = [f"{json.dumps(key, ensure_ascii=False)}: {pretty(item, indent + 2)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(pad + row for row in rows) + "\n" + " " * indent + "}"
+    return "[\n" + ",\n".join(pad + pretty(item, indent + 2) for item in value) + "\n" + " " * indent + "]"
 
 
 def read_conversation(session: Session, album: Album) -> tuple[str, list[Entry]]:
