@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.families import colour, lines, relief
+from mcp_servers.image_gen.local.families import colour, deposits, lines, relief, thread
 from mcp_servers.image_gen.local.place import Habit
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
@@ -48,5 +48,12 @@ FAMILIES: dict[Family, Recipe] = {
     Family.FOLD: Recipe(relief.fold, "line"),
     Family.FRAY: Recipe(relief.fray),
     Family.STAIN: Recipe(colour.stain),
+    Family.DISCOLORATION: Recipe(colour.discoloration),
+    Family.RUST: Recipe(colour.rust),
+    Family.BURN: Recipe(colour.burn),
+    Family.CONTAMINATION: Recipe(deposits.contamination),
+    Family.GLUE: Recipe(deposits.glue),
+    Family.PRINT: Recipe(deposits.misprint),
+    Family.THREAD: Recipe(thread.thread),
 }
 """Every family that can be drawn."""

@@ -1,36 +1,201 @@
-"""Changes of colour without relief: stain."""
+"""Changes of colour without relief: stain, discoloration, rust, burn."""
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.shading import ramp, to_linear
-from mcp_servers.image_gen.local.shapes import blob
+from mcp_servers.image_gen.local.families import _surface as surface
+from mcp_servers.image_gen.local.shading import Colour, glint, luma, ramp, relief_gain
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
+from mcp_servers.vision.scene import Field
 
 
 def stain(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
-    """A liquid that soaked in and dried: a thin film that filters the light, darker along its tide line."""
+    """A liquid that soaked in and dried, or ink where the prompt names a saturated colour."""
+    pigment = surface.pigment(spec)
+    if pigment is not None and _is_vivid(pigment):
+        return _ink(canvas, spec, streams, pigment)
     rng = streams("shape")
     radius = 0.42 * canvas.length
-    aspect = float(rng.uniform(1.0, 1.8)) if "round" not in spec.shapes else 1.0
-    field = blob(canvas, rng, radius, aspect=aspect, lobes=0.22, rough=0.06)
+    field = _splash(canvas, spec, rng, radius)
     edge = max(canvas.hair, 0.05 * radius)
-    film = ramp(field, -0.7 * edge, 0.7 * edge)
-    tide = np.exp(-(((field - 1.2 * edge) / (1.3 * edge)) ** 2))
-    mottle = fractal(streams("texture"), canvas.shape, max(0.6 * radius, 4.0), 4)
-    density = film * np.clip(0.75 + 0.45 * tide + 0.14 * mottle, 0.2, 1.6)
-    if spec.colour is None:
-        filtered = np.array([0.62, 0.55, 0.44], np.float32)
-    else:
-        pigment = to_linear(np.array([[spec.colour]], np.float32))[0, 0]
-        filtered = np.clip(pigment / max(float(pigment.max()), 0.35), 0.03, 1)
+    wide = fractal(streams("texture"), canvas.shape, max(0.8 * radius, 4.0), 4)
+    fine = fractal(streams("mottle"), canvas.shape, max(0.15 * radius, 3.0), 3)
+    rim = edge * np.clip(1 + 0.5 * wide, 0.45, 2.0)
+    film = ramp(field, -0.6 * edge, 0.6 * edge)
+    tide = np.exp(-(((field - 0.9 * edge) / (0.9 * rim)) ** 2)) * np.clip(0.75 + 0.35 * wide, 0.15, 1.4)
+    inner = np.exp(-(((field - 0.34 * radius - 0.06 * radius * wide) / (0.06 * radius)) ** 2))
+    density = film * np.clip(0.6 + 0.5 * tide + 0.12 * inner + 0.16 * wide + 0.07 * fine, 0.1, 1.6)
+    density *= 1 - 0.35 * np.clip(surface.detail(canvas, 3 * canvas.scale) / 0.4, -1, 1)
     depth = canvas.depth(spec.strength) * 1.3
-    gain = np.exp(np.log(filtered)[None, None, :] * (depth * density)[..., None])
-    rgb = canvas.base * gain
-    if spec.colour is not None:
-        veil = np.clip(0.55 * spec.strength * density, 0, 0.8)[..., None]
-        rgb = rgb + veil * (0.75 * pigment + 0.25 * canvas.base - rgb)
-    return Layer(rgb.astype(np.float32), ramp(field, -1.5 * edge, 0.5 * edge))
+    if pigment is None:
+        rgb = surface.filtered(canvas.base, np.array([0.60, 0.53, 0.43], np.float32), depth * density)
+    else:
+        tint = np.clip(pigment / max(float(pigment.max()), 0.35), 0.03, 1)
+        rgb = surface.filtered(canvas.base, tint.astype(np.float32), 0.6 * depth * density)
+        rgb = rgb + np.clip(0.5 * spec.strength * density, 0, 0.8)[..., None] * (pigment - rgb)
+    return Layer(np.asarray(rgb, np.float32), ramp(field, -1.4 * edge, 0.4 * edge))
+
+
+def _is_vivid(pigment: NDArray[np.float32]) -> bool:
+    return float(pigment.max() - pigment.min()) > 0.55 * float(pigment.max()) and float(pigment.max()) > 0.12
+
+
+def _splash(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: float) -> Field:
+    """A puddle with a few droplets beside it."""
+    aspect = 1.0 if "round" in spec.shapes else float(rng.uniform(1.0, 1.7))
+    aspect = max(aspect, 2.6) if "elongated" in spec.shapes else aspect
+    size = 0.82 * radius
+    warp = 0.06 if "round" in spec.shapes else 0.2
+    field = surface.patch(canvas, rng, size, aspect=aspect, warp=warp, lobes=0 if "round" in spec.shapes else 4)
+    x, y = canvas.axes()
+    for _ in range(int(rng.integers(0, 5))):
+        turn, far = rng.uniform(0, 2 * np.pi), radius * rng.uniform(0.95, 1.15)
+        drop = radius * float(rng.uniform(0.03, 0.10))
+        around = np.hypot(x - np.float32(far * np.cos(turn)), y - np.float32(far * np.sin(turn)))
+        field = np.maximum(field, drop - around)
+    return np.asarray(field, np.float32)
+
+
+def _ink(canvas: Canvas, spec: DefectSpec, streams: Streams, pigment: NDArray[np.float32]) -> Layer:
+    """Ink or paint rubbed on: saturated translucent strokes that pool here and run dry there."""
+    rng = streams("shape")
+    radius = 0.42 * canvas.length
+    x, y = canvas.axes()
+    wander = fractal(streams("texture"), canvas.shape, max(0.6 * radius, 3.0), 3, 0.45)
+    u = x + 0.11 * radius * wander
+    v = y + 0.11 * radius * fractal(streams("mottle"), canvas.shape, max(0.6 * radius, 3.0), 3, 0.45)
+    field = np.full(canvas.shape, -1e3, np.float32)
+    for index in range(int(rng.integers(3, 6))):
+        cx, cy = rng.normal(0, 0.38) * radius, rng.normal(0, 0.26) * radius
+        size = radius * float(rng.uniform(0.28, 0.45) if index == 0 else rng.uniform(0.07, 0.26))
+        slim, turn = float(rng.uniform(1.2, 3.2)), float(rng.normal(0, 0.5))
+        p = (u - cx) * np.cos(turn) + (v - cy) * np.sin(turn)
+        q = (v - cy) * np.cos(turn) - (u - cx) * np.sin(turn)
+        field = surface.soft_max(field, (size - np.hypot(p / slim, q)).astype(np.float32), 0.12 * radius)
+    edge = max(0.8 * canvas.hair, 0.06 * radius)
+    streaks = fractal(streams("brush"), canvas.shape, max(0.14 * radius, 2.5), 3, 0.6)
+    cloud = fractal(streams("cloud"), canvas.shape, max(0.5 * radius, 3.0), 4, 0.6)
+    valleys = np.clip(-surface.detail(canvas, 3 * canvas.scale) / max(2 * canvas.contrast, 0.02), -1, 1)
+    dry = ramp(field / (0.34 * radius) + 0.22 * streaks + 0.30 * cloud + 0.25 * valleys, 0.0, 0.75)
+    pool = ramp(field / radius + 0.10 * cloud, 0.08, 0.36)
+    film = ramp(field + 0.4 * edge * streaks, -edge, 1.8 * edge)
+    density = film * (0.20 + 0.55 * dry + 0.55 * pool)
+    tint = np.clip(pigment / float(pigment.max()), 0.02, 1).astype(np.float32)
+    shade = surface.illumination(canvas, 4 * canvas.scale)[..., None]
+    rgb = surface.filtered(canvas.base, tint, 1.5 * spec.strength * density)
+    cover = np.clip(0.9 * spec.strength**0.8 * density, 0, 0.93)[..., None]
+    rgb = rgb + cover * (pigment * np.clip(shade, 0.6, 1.4) * (1 - 0.45 * pool[..., None]) - rgb)
+    return Layer(np.asarray(rgb, np.float32), ramp(field, -1.8 * edge, 0.5 * edge), keep=1 - 0.5 * cover[..., 0])
+
+
+def discoloration(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A region whose hue or brightness drifted: soft borders, uneven inside, the texture untouched."""
+    rng = streams("shape")
+    radius = 0.46 * canvas.length
+    field = surface.patch(canvas, rng, 0.86 * radius, aspect=float(rng.uniform(1.0, 1.9)), warp=0.25)
+    mottle = fractal(streams("texture"), canvas.shape, max(0.7 * radius, 4.0), 4, 0.55)
+    soft = float(rng.uniform(0.45, 0.9)) * radius
+    side = np.clip(1 + 0.6 * fractal(streams("border"), canvas.shape, max(1.6 * radius, 6.0), 1), 0.25, 1.8)
+    amount = ramp(field / side, -0.25 * soft, 0.9 * soft) * np.clip(0.85 + 0.22 * mottle, 0.3, 1.3)
+    depth = canvas.depth(spec.strength)
+    pigment = surface.pigment(spec)
+    if pigment is not None:
+        rgb = surface.recoloured(canvas, pigment, np.clip(0.85 * spec.strength * amount, 0, 1))
+    else:
+        brighter = surface.level(canvas) < 0.12 and rng.random() < 0.5
+        warm = np.array([1.0, 0.86, 0.62] if rng.random() < 0.75 else [0.82, 0.86, 0.92], np.float32)
+        tint = warm * np.float32(1.75 if brighter else 0.68)
+        rgb = surface.filtered(canvas.base, tint, 2.3 * depth * amount)
+    return Layer(rgb, ramp(amount, 0.02, 0.14))
+
+
+RUST_TONES: tuple[tuple[int, int, int], ...] = ((46, 33, 24), (84, 56, 32), (122, 78, 40), (164, 108, 60))
+"""sRGB of rust from wet and deep to dry and powdery."""
+
+
+def rust(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """Corrosion: granular red-brown islands with flaking borders, pits, and a stained halo."""
+    rng = streams("shape")
+    radius = 0.44 * canvas.length
+    field = surface.patch(canvas, rng, 0.9 * radius, aspect=float(rng.uniform(1.0, 1.7)), warp=0.25, lobes=5)
+    spots = fractal(streams("spots"), canvas.shape, max(0.40 * radius, 4.0), 6, 0.62)
+    ground = field / radius + 0.17 * spots
+    edge = max(canvas.hair / radius, 0.03)
+    grip = ramp(ground, -0.5 * edge, 0.9 * edge)
+    heart = ramp(ground, 0.05, 0.65)
+    coarse = fractal(streams("texture"), canvas.shape, max(0.35 * radius, 4.0), 5, 0.7)
+    grit = fractal(streams("grit"), canvas.shape, max(2.2 * canvas.scale, 2.2), 2, 0.7)
+    rgb = _oxide(canvas, spec, 0.42 + 0.16 * coarse + 0.09 * grit - 0.12 * heart)
+    crust = grip * (0.8 + 0.35 * heart + 0.25 * coarse) * canvas.hair + 0.5 * grip * grit * canvas.scale
+    gain = relief_gain(np.asarray(crust, np.float32), canvas.light, 0.4 + 0.6 * spec.strength)
+    rgb = rgb * np.clip(gain * (1 + 0.10 * grit), 0.35, 2.0)[..., None]
+    rgb = rgb * (0.55 + 0.45 * surface.illumination(canvas, 3 * canvas.scale))[..., None]
+    rgb = rgb * np.exp(0.5 * surface.detail(canvas, 3 * canvas.scale))[..., None]
+    halo: Field = np.asarray(ramp(ground, -0.38, 0.02) * (1 - 0.5 * grip), np.float32)
+    stained = surface.filtered(canvas.base, _halo_tint(spec), 0.9 * canvas.depth(spec.strength) * halo)
+    cover = grip * np.clip((0.25 + 0.75 * spec.strength) * (0.72 + 0.45 * heart + 0.2 * coarse), 0, 0.97)
+    out = stained + cover[..., None] * (rgb - stained)
+    if _is_grey(canvas) and _rust_pigment(spec) is None:
+        out = np.repeat(luma(out)[..., None], 3, 2)
+    support = np.maximum(grip, ramp(halo, 0.04, 0.4))
+    return Layer(np.asarray(out, np.float32), support, keep=np.asarray(1 - 0.75 * cover, np.float32))
+
+
+def _is_grey(canvas: Canvas) -> bool:
+    return bool(np.ptp(canvas.base, axis=2).max() < 1e-4)
+
+
+def _oxide(canvas: Canvas, spec: DefectSpec, ripeness: Field) -> Colour:
+    """Rust colour from dark (0) to powdery (1), as bright as the photo's exposure allows."""
+    tones = np.stack([surface.linear(tone) for tone in RUST_TONES])
+    pigment = _rust_pigment(spec)
+    if pigment is not None:
+        tones = luma(tones)[:, None] / luma(tones)[1] * pigment[None, :]
+    at = np.clip(ripeness, 0, 1) * (len(tones) - 1)
+    low = np.minimum(at.astype(int), len(tones) - 2)
+    share = (at - low)[..., None]
+    exposure = np.clip(float(canvas.tone.max()) / 0.28, 0.4, 1.15)
+    return np.asarray((tones[low] * (1 - share) + tones[low + 1] * share) * exposure, np.float32)
+
+
+def _rust_pigment(spec: DefectSpec) -> NDArray[np.float32] | None:
+    """Colour that the prompt gives the rust; "rust" itself names the defect."""
+    return None if "rust" in spec.colour_name else surface.pigment(spec)
+
+
+def _halo_tint(spec: DefectSpec) -> NDArray[np.float32]:
+    pigment = _rust_pigment(spec)
+    if pigment is None:
+        return np.array([0.80, 0.60, 0.38], np.float32)
+    return np.asarray(0.35 + 0.6 * pigment / max(float(pigment.max()), 0.05), np.float32)
+
+
+def burn(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """Heat damage: charred core, brown fringe, and soot that thins out to one side."""
+    rng = streams("shape")
+    radius = 0.44 * canvas.length
+    field = surface.patch(canvas, rng, 0.72 * radius, aspect=float(rng.uniform(1.0, 1.6)), warp=0.14, lobes=3)
+    x, y = canvas.grid()
+    turn = rng.uniform(0, 2 * np.pi)
+    drift = (x * np.float32(np.cos(turn)) + y * np.float32(np.sin(turn))) / radius
+    near = np.clip((field / radius + 0.55 + 0.16 * np.clip(drift, -1.5, 1.5)) / 1.25, 0, 1)
+    wide = fractal(streams("texture"), canvas.shape, max(0.6 * radius, 4.0), 5, 0.6)
+    grit = fractal(streams("grit"), canvas.shape, max(3.0 * canvas.scale, 2.5), 3, 0.7)
+    heat = np.clip(near + 0.10 * wide * ramp(near, 0.0, 0.25), 0, 1)
+    scorched = ramp(heat, 0.02, 0.50)
+    brown = ramp(heat, 0.24, 0.72)
+    char = ramp(heat, 0.50, 0.95)
+    depth = float(np.clip(0.45 * canvas.depth(spec.strength) + 0.75 * spec.strength, 0, 1.6))
+    rgb = surface.filtered(canvas.base, np.array([0.86, 0.74, 0.56], np.float32), depth * scorched)
+    rgb = surface.filtered(rgb, np.array([0.50, 0.36, 0.24], np.float32), depth * brown)
+    rgb = surface.filtered(rgb, np.array([0.22, 0.20, 0.20], np.float32), 1.15 * depth * char * (1 + 0.12 * grit))
+    crust = np.asarray(0.5 * canvas.scale * grit * char, np.float32)
+    rgb = rgb * relief_gain(crust, canvas.light, 0.9 * spec.strength)[..., None]
+    ash = np.clip(0.03 * spec.strength * char * glint(crust, canvas.light, 12.0), 0, 1)
+    rgb = rgb + ash[..., None] * np.float32(min(1.0, 2 * surface.level(canvas)))
+    support = ramp(scorched, 0.03, 0.35)
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.4 * char, np.float32))
