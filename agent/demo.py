@@ -32,8 +32,8 @@ STEEL, BENCH = (0.97, 1.0, 1.04), (0.017, 0.0185, 0.021)
 def render_demo_photo(size: int = 768) -> Image.Image:
     """Render the flange as an RGB picture of ``size`` x ``size`` pixels.
 
-    Deterministic: the same size gives the same pixels on the same machine. About half a second at the default size. Raises
-    ValueError for a size outside 128 to 4096.
+    Deterministic: the same size gives the same pixels on the same machine. About half a second at the default
+    size. Raises ValueError for a size outside 128 to 4096.
     """
     if not 128 <= size <= 4096:
         raise ValueError(f"size {size} is outside 128..4096")

@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         written = write_report(options.path, options.out)
     except SessionError as error:
-        sys.stderr.write(f"error: {error}. PATH is the folder that agent.run wrote (--out), or its session folder\n")
+        cure = "" if "result.json" in str(error) else ". PATH is the folder that agent.run wrote, or its session folder"
+        sys.stderr.write(f"error: {error}{cure}\n")
         return 2
     except OSError as error:
         sys.stderr.write(f"error: the report cannot be written ({error}): name a writable file with --out\n")

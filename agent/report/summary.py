@@ -42,7 +42,8 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``kind`` colours the badge that shows ``label``; ``reason`` says in words why the episode stopped."""
+    """``kind`` colours the badge that shows ``label``; ``reason`` says in words why the episode stopped
+    (empty where it did not)."""
 
     kind: Literal["passed", "below", "failed", "incomplete"]
     label: str
@@ -72,9 +73,10 @@ def read_attempts(session: Session, album: Album) -> list[Attempt]:
         elif call.get("tool") == "quality_eval":
             judged = [a for a in attempts if a.index == arguments.get("anomaly_image")]
             for attempt in judged:
-                attempt.score, attempt.review = payload.get("score"), str(payload.get("review") or "")
-                attempt.location_score = payload.get("location_score")
-                attempt.quality_score = payload.get("quality_score")
+                attempt.review = str(payload.get("review") or "")
+                attempt.score = _number(payload.get("score"))
+                attempt.location_score = _number(payload.get("location_score"))
+                attempt.quality_score = _number(payload.get("quality_score"))
     if attempts:
         answered = [a for a in attempts if a.index == _answer(session).get("final_image_index")]
         best = max(attempts, key=lambda a: (-1.0 if a.score is None else a.score, a.number))
@@ -96,9 +98,7 @@ def read_mask(session: Session, chosen: Attempt | None) -> tuple[dict[str, Any] 
 def judge(session: Session, result: dict[str, Any], chosen: Attempt | None) -> Verdict:
     """The verdict over the whole run; ``result`` is result.json or empty."""
     if session.end is None:
-        return Verdict(
-            "incomplete", "Incomplete", "the process stopped before the episode ended; this is what was recorded"
-        )
+        return Verdict("incomplete", "Incomplete", "")
     stop = str(session.end.get("stop_reason"))
     reason = STOPPED.get(StopReason(stop), stop) if stop in list(StopReason) else stop
     if session.end.get("error"):
@@ -168,6 +168,10 @@ def _arguments(call: dict[str, Any]) -> dict[str, Any]:
     """What a call was given; empty where a policy wrote something else than an object."""
     arguments = call.get("arguments")
     return arguments if isinstance(arguments, dict) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _finished_calls(session: Session) -> list[tuple[dict[str, Any], dict[str, Any]]]:
