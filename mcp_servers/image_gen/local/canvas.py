@@ -130,7 +130,7 @@ def cut(rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site, *, st
         angle=site.angle,
         inward=site.inward,
         light=(scene.light[0] * flat, scene.light[1] * flat, float(np.sin(elevation))),
-        hair=scale * (0.9 + 0.8 * scene.blur),
+        hair=scale * (0.8 + 0.6 * scene.blur),
         contrast=_contrast(base, part, scale),
         grain=scene.grain,
         tone=tone,
@@ -150,7 +150,7 @@ def paste(
     blurred as the photo is, covered texture gets the photo's noise, and ``grey`` keeps the channels equal.
     """
     left, top, width, height = canvas.window
-    soft = min(canvas.blur * 0.65, 2.5 * canvas.scale)
+    soft = min(canvas.blur * 0.55, 2.2 * canvas.scale)
     cover = np.clip(layer.alpha, 0, 1) * ramp(canvas.allowed, 0.25, 0.75)
     after = canvas.base + cover[..., None] * (np.clip(layer.rgb, 0, 1) - canvas.base)
     change = to_srgb(after) - to_srgb(canvas.base)

@@ -135,6 +135,7 @@ SHAPES: dict[str, str] = {
     "curved": r"\b(?:curv\w+|arc\w*|bowed|crescent)\b",
     "straight": r"\b(?:straight|linear)\b",
     "irregular": r"\b(?:irregular\w*|uneven|amorphous)\b",
+    "pitted": r"\b(?:pitting|pitted|porosity|porous|pock-?mark\w*)\b",
     "wrinkled": r"\b(?:wrinkl\w*|crinkl\w*|crumpl\w*|pucker\w*)\b",
     "scuffed": r"\b(?:scuff\w*|abra\w+|scrape\w*|worn|brush mark\w*)\b",
     "elongated": r"\b(?:elongated|oval|stretched|streak\w*)\b",

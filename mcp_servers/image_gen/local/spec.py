@@ -20,7 +20,7 @@ STRENGTHS: tuple[float, ...] = (0.16, 0.34, 0.54, 0.78, 1.0)
 SIZE_RANGES: dict[Family, tuple[float, float]] = {
     Family.SCRATCH: (0.09, 0.75),
     Family.CRACK: (0.10, 0.80),
-    Family.CUT: (0.08, 0.60),
+    Family.CUT: (0.09, 0.75),
     Family.HOLE: (0.030, 0.30),
     Family.DENT: (0.07, 0.50),
     Family.FOLD: (0.12, 0.85),
@@ -112,6 +112,9 @@ def parse_prompt(prompt: str) -> DefectSpec:
         raise PromptNotUnderstood(f"no defect named in the prompt; say one of: {words}")
     size, severity = _ladders(text)
     low, high = SIZE_RANGES[family]
+    shapes = frozenset(word for word, stems in lexicon.SHAPES.items() if re.search(stems, defect_phrase))
+    if "pitted" in shapes and family is Family.HOLE:
+        low, high = 2 * low, 1.8 * high  # a whole patch of pits
     share = SIZES.index(size) / (len(SIZES) - 1)
     count, clustered = _count(defect_phrase)
     colour_name, colour = _colour(_without_place(defect_phrase))
@@ -129,7 +132,7 @@ def parse_prompt(prompt: str) -> DefectSpec:
         colour_name=colour_name,
         count=count,
         clustered=clustered,
-        shapes=frozenset(w for w, stems in lexicon.SHAPES.items() if re.search(stems, defect_phrase)),
+        shapes=shapes,
     )
 
 
@@ -211,7 +214,7 @@ def _colour(text: str) -> tuple[str, tuple[int, int, int] | None]:
 def _count(text: str) -> tuple[int, bool]:
     """How many defects, and whether they sit together."""
     head = text.split(".")[0]
-    clustered = re.search(r"\b(cluster|group|patch|scatter)\w* of\b", head) is not None
+    clustered = re.search(r"\b(?:cluster|group|scatter)\w* of\b", head) is not None
     if clustered:
         return 6, True
     for pattern, number in lexicon.COUNTS:

@@ -19,7 +19,7 @@ SAMPLES = 64
 def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A groove ploughed by something hard: lit and dark flank, raised burr, skips, and finer companions."""
     rng, texture = streams("shape"), streams("texture")
-    width = _width(canvas, spec, 0.012)
+    width = 1.2 * _width(canvas, spec, 0.010)
     bend = _bend(spec, rng, 0.22, 0.9)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.03, count=SAMPLES)
     main = strokes.centred(main, canvas.centre)
@@ -94,7 +94,7 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A blade's slit: sharp-ended, gaping a little in the middle, dark inside, lips raised and one of them lit."""
     rng = streams("shape")
-    width = _width(canvas, spec, 0.022)
+    width = _width(canvas, spec, 0.016)
     bend = _bend(spec, rng, 0.3, 1.0)
     points = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.05, count=SAMPLES)
     points = strokes.centred(points, canvas.centre)
@@ -105,7 +105,7 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     line = strokes.ribbon(points, canvas.shape, 6 * width + 2)
     local = strokes.sample(np.asarray(gape, np.float32), line.along)
     half = 0.5 * width * np.maximum(local, 0.03)
-    aa = 0.4 * canvas.scale
+    aa = 0.3 * canvas.scale
     fade = np.clip(local * 3, 0, 1)
     ragged = 0.06 * width * fractal(streams("texture"), canvas.shape, max(2 * width, 3.0), 3)
     slit = ramp(line.near + ragged, half + aa, np.maximum(half - aa, 0)) * fade
@@ -117,7 +117,7 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     relief = np.asarray(0.7 * width * lip * (1 - slit), np.float32)
     gain = relief_gain(relief, canvas.light, 1.2 * depth) ** (1 - slit)
     facing = line.offset / np.maximum(half, 1e-3) * _across_light(canvas)
-    gain = gain * np.exp(-depth * slit * (2.2 + 0.5 * np.clip(facing, -1, 1)))
+    gain = gain * np.exp(-depth * slit * (2.7 + 0.5 * np.clip(facing, -1, 1)))
     rgb = canvas.shaded(np.asarray(gain, np.float32))
     shine = glint(relief, canvas.light, 12.0) * (1 - slit) * min(1.0, depth)
     rgb = np.asarray(rgb + (0.04 + 0.45 * canvas.tone) * 0.5 * shine[..., None], np.float32)

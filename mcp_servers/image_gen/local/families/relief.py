@@ -16,17 +16,19 @@ from mcp_servers.vision.scene import Field
 
 def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A pit: ragged mouth with a raised lip, wall in shadow on the lamp's side, lit wall opposite, dark floor."""
+    if "pitted" in spec.shapes:
+        return _pitting(canvas, spec, streams)
     rng = streams("shape")
     radius = max(0.45 * canvas.length, 1.1 * canvas.hair)
     round_ = "round" in spec.shapes
     aspect = 1.0 if round_ else float(rng.uniform(1.0, 1.7))
-    field = blob(canvas, rng, radius, aspect=aspect, lobes=0.05 if round_ else 0.2, rough=0.05 if round_ else 0.1)
+    field = blob(canvas, rng, radius, aspect=aspect, lobes=0.05 if round_ else 0.22, rough=0.05 if round_ else 0.13)
     wall = max(0.35 * radius, canvas.hair)
     grit = fractal(streams("texture"), canvas.shape, max(0.5 * radius, 3.0), 5, 0.65)
     inside = ramp(field, -0.25 * wall, 0.35 * wall)
     bowl = ramp(field, 0.0, 1.4 * wall)
     lip = np.exp(-(((field + 0.25 * wall) / (0.45 * wall)) ** 2))
-    height = -0.9 * radius * bowl * (1 + 0.08 * grit) + 0.12 * wall * lip + 0.05 * radius * grit * inside
+    height = -0.9 * radius * bowl * (1 + 0.08 * grit) + 0.22 * wall * lip + 0.05 * radius * grit * inside
     strength = canvas.depth(spec.strength)
     soft = cv2.GaussianBlur(np.asarray(height, np.float32), (0, 0), max(0.5 * canvas.scale, 0.6))
     gain = relief_gain(soft, canvas.light, 0.8 * strength)
@@ -37,28 +39,55 @@ def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     gain = np.asarray(gain * np.exp(-strength * 1.35 * dark * (1 + 0.12 * grit)), np.float32)
     support = np.maximum(inside, ramp(np.abs(np.log(gain)) / max(strength, 0.02), 0.04, 0.25))
     support = support * ramp(field, -1.6 * wall, -0.8 * wall)
-    return Layer(canvas.shaded(gain), support, keep=np.asarray(1 - 0.5 * inside, np.float32))
+    burr = glint(soft, canvas.light, 14.0) * lip * np.clip(0.5 + grit, 0, 1.5) * min(1.0, strength)
+    rgb = canvas.shaded(gain) + (0.03 + 0.5 * canvas.tone) * 0.7 * burr[..., None]
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.5 * inside, np.float32))
+
+
+def _pitting(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A patch eaten by wear or corrosion: many shallow pits run together, dense in its middle, along the grain."""
+    rng = streams("shape")
+    radius = 0.45 * canvas.length
+    field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.0, 1.6)), lobes=0.25, rough=0.15)
+    grained = canvas.grain.coherence > 0.3
+    angle = -np.radians(canvas.grain.angle_deg) if grained else canvas.angle
+    side = int(np.hypot(*canvas.shape)) + 4
+    size = max(0.16 * radius, 2.2 * canvas.hair)
+    noise = fractal(streams("texture"), (side, side), size, 3, 0.6, (2.2 if grained else 1.3, 1.0))
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), -float(np.degrees(angle)), 1.0)
+    noise = cv2.warpAffine(noise, turn, (side, side), borderMode=cv2.BORDER_REFLECT)[
+        : canvas.shape[0], : canvas.shape[1]
+    ]
+    level = noise + 1.5 * np.clip(field / radius, -2, 0.5) - 0.55
+    pits = ramp(level, 0.0, 0.7)
+    height = -0.30 * size * pits * ramp(field, -0.3 * radius, 0.1 * radius)
+    strength = canvas.depth(spec.strength)
+    gain = relief_gain(np.asarray(height, np.float32), canvas.light, 1.3 * strength)
+    worn = ramp(field, -0.1 * radius, 0.6 * radius)
+    gain = np.asarray(gain * np.exp(-strength * (1.0 * pits + 0.2 * worn)), np.float32)
+    support = np.maximum(ramp(pits, 0.02, 0.3), 0.5 * worn) * ramp(field, -0.45 * radius, -0.2 * radius)
+    return Layer(canvas.shaded(gain), np.asarray(support, np.float32))
 
 
 def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """The surface pushed in without being opened: texture and reflections bend, one slope shaded, one lit."""
     rng = streams("shape")
     radius = 0.40 * canvas.length
-    aspect = 1.0 if "round" in spec.shapes else float(rng.uniform(1.0, 2.0))
-    field = blob(canvas, rng, radius, aspect=aspect, lobes=0.14, rough=0.02)
-    reach = np.clip((field + 0.30 * radius) / (1.1 * radius), 0, 1)
+    aspect = 1.0 if "round" in spec.shapes else float(rng.uniform(1.0, 1.9))
+    field = blob(canvas, rng, radius, aspect=aspect, lobes=0.14, rough=0.03)
+    reach = np.clip((field + 0.12 * radius) / (0.75 * radius), 0, 1)
     bowl = reach * reach * (3 - 2 * reach)
     angle = canvas.angle + float(rng.uniform(-0.6, 0.6))
     shift = rng.uniform(-0.25, 0.25, 2) * radius
     x, y = canvas.grid()
     across = (y - shift[1]) * np.cos(angle) - (x - shift[0]) * np.sin(angle)
     crease = np.exp(-np.sqrt((across / (0.22 * radius)) ** 2 + 0.04)) * bowl
-    swell = np.exp(-(((field + 0.22 * radius) / (0.22 * radius)) ** 2))
+    swell = np.exp(-(((field + 0.18 * radius) / (0.18 * radius)) ** 2))
     waves = 0.05 * fractal(streams("texture"), canvas.shape, max(0.9 * radius, 4.0), 3) * bowl
-    height = radius * np.asarray(-0.30 * bowl - 0.13 * crease + 0.05 * swell + waves, np.float32)
-    height = cv2.GaussianBlur(height, (0, 0), max(0.05 * radius, 0.8))
+    height = radius * np.asarray(-0.26 * bowl - 0.10 * crease + 0.045 * swell + waves, np.float32)
+    height = cv2.GaussianBlur(height, (0, 0), max(0.035 * radius, 0.8))
     strength = canvas.depth(spec.strength)
-    pressed = height * (0.25 + 0.75 * spec.strength)
+    pressed = height * (0.25 + 0.85 * spec.strength)
     gain = relief_gain(pressed, canvas.light, 0.4 + 0.5 * strength)
     rgb = apply_gain(_bent(canvas, pressed, 0.5 * radius), gain)
     shine = glint(pressed, canvas.light, 26.0) * spec.strength
@@ -71,38 +100,38 @@ def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """Creases: sharp valleys beside rounded ridges; one strong crease, or a bundle of fine ones for wrinkles."""
     rng = streams("shape")
     wrinkled = "wrinkled" in spec.shapes
-    width = max((0.022 if wrinkled else 0.045) * canvas.length, 1.6 * canvas.hair)
+    width = max((0.014 if wrinkled else 0.07) * canvas.length, (1.2 if wrinkled else 1.6) * canvas.hair)
     width *= 1.6 if "wide" in spec.shapes else 1.0
-    count = int(rng.integers(5, 9)) if wrinkled else int(rng.integers(1, 3))
+    count = int(rng.integers(9, 15)) if wrinkled else int(rng.integers(1, 3))
     height = np.zeros(canvas.shape, np.float32)
     normal = np.array([-np.sin(canvas.angle), np.cos(canvas.angle)], np.float32)
     course = np.array([np.cos(canvas.angle), np.sin(canvas.angle)], np.float32)
     presence = np.zeros(canvas.shape, np.float32)
     for index in range(count):
-        share = 1.0 if index == 0 else float(rng.uniform(0.35, 0.8))
+        share = 1.0 if index == 0 else float(rng.uniform(0.4, 0.95))
         points = strokes.path(
             rng, (0, 0), canvas.angle + float(rng.normal(0, 0.09)), share * canvas.length,
             bend=float(rng.normal(0, 0.35)), wander=0.16 if wrinkled else 0.10, count=48,
         )  # fmt: skip
-        aside = 0.0 if index == 0 else float(rng.normal(0, 1)) * (3.4 if wrinkled else 2.6) * width
+        aside = 0.0 if index == 0 else float(rng.normal(0, 1)) * (0.10 * canvas.length if wrinkled else 2.6 * width)
         shift = normal * aside + course * float(rng.uniform(-0.5, 0.5)) * (1 - share) * canvas.length
         points = strokes.centred(points, canvas.centre) + shift
         depth = strokes.taper(48, 0.35, 0.45) * np.clip(1 + 0.3 * strokes.smooth(rng, 48, 10, 2), 0.3, 1.6)
-        depth = depth * (1.0 if index == 0 else 0.65)
+        depth = depth * (float(rng.uniform(0.3, 0.8)) if wrinkled else 1.0 if index == 0 else 0.65)
         side = float(rng.choice([-1, 1]))
         line = strokes.ribbon(np.asarray(points, np.float32), canvas.shape, 5 * width)
         local = strokes.sample(np.asarray(depth, np.float32), line.along)
         u = np.clip(line.offset * side / width, -50, 50)
-        valley = -np.exp(-np.sqrt((u / 0.30) ** 2 + 0.05))
-        ridge = 0.75 * np.exp(-(((u - 0.9) / 0.75) ** 2)) + 0.25 * np.exp(-(((u + 1.1) / 0.9) ** 2))
-        height += np.asarray(width * local * (0.75 * valley + 0.5 * ridge), np.float32)
+        valley = -np.exp(-np.sqrt((u / 0.22) ** 2 + 0.05))
+        ridge = 0.8 * np.exp(-(((u - 0.85) / 0.65) ** 2)) + 0.35 * np.exp(-(((u + 1.1) / 0.8) ** 2))
+        height += np.asarray(width * local * (0.42 * valley + 0.62 * ridge), np.float32)
         presence = np.maximum(presence, local * np.exp(-((u / 2.6) ** 4)))
     height = cv2.GaussianBlur(height, (0, 0), max(0.06 * width, 0.6))
     strength = canvas.depth(spec.strength)
     raised = height * (0.5 + 0.7 * spec.strength)
     gain = relief_gain(raised, canvas.light, 1.1 * strength)
-    sunk = ramp(-height / width, 0.15, 0.6)
-    gain = np.asarray(gain * np.exp(-0.7 * strength * sunk), np.float32)
+    sunk = ramp(-height / width, 0.08, 0.35)
+    gain = np.asarray(gain * np.exp(-0.45 * strength * sunk), np.float32)
     rgb = apply_gain(_bent(canvas, raised, 0.6 * width), gain)
     support = np.maximum(ramp(np.abs(np.log(gain)) / max(strength, 0.02), 0.04, 0.3) * (presence > 0.02), 0.9 * sunk)
     return Layer(rgb, np.asarray(support, np.float32))
