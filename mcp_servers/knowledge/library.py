@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from mcp_servers.knowledge.families import DefectProfile, Family
+from mcp_servers.errors import ToolInputError
+from mcp_servers.knowledge.families import SIZES, DefectProfile, Family
 from mcp_servers.knowledge.page_format import Entry, Page, PageError, parse_page
 from mcp_servers.knowledge.words import family_of
 
@@ -29,7 +30,7 @@ _NOUN = re.compile(
 )
 
 
-class UnknownAnomalyType(ValueError):  # noqa: N818
+class UnknownAnomalyType(ToolInputError):  # noqa: N818
     """The words of an anomaly type name no defect family; the one-line message names the cure."""
 
 
@@ -53,9 +54,7 @@ def pages() -> tuple[Page, ...]:
     materials = {page.name for page in loaded if page.general}
     for page in loaded:
         if page.material not in materials:
-            raise PageError(
-                f"{page.file}:1: unknown material '{page.material}'; general pages: {sorted(materials)}"
-            )
+            raise PageError(f"{page.file}:1: unknown material '{page.material}'; general pages: {sorted(materials)}")
     return loaded
 
 
@@ -102,11 +101,11 @@ def general_entry(material: str, family: Family) -> tuple[Page, Entry]:
 def profile_for(item_name: str, anomaly_type: str) -> DefectProfile:
     """What the knowledge base knows of a defect type on an item, as parameters for prompt and renderer.
 
-    Raises ValueError for an empty or overlong name, and UnknownAnomalyType (a ValueError) for a type that has
-    no page and names no family.
+    Raises ToolInputError as `check_name` does, and UnknownAnomalyType (a ToolInputError, so a ValueError) for a
+    type that has no page and names no family.
     """
-    _check_name("item_name", item_name)
-    _check_name("anomaly_type", anomaly_type)
+    check_name("item_name", item_name)
+    check_name("anomaly_type", anomaly_type)
     page = find_page(item_name)
     entry = find_entry(page, anomaly_type) if page else None
     if page and entry:
@@ -122,13 +121,26 @@ def profile_for(item_name: str, anomaly_type: str) -> DefectProfile:
     return found
 
 
+def check_name(argument: str, name: str) -> None:
+    """Refuse a name that cannot be looked up: empty, over MAX_NAME characters, or not valid Unicode text.
+
+    Raises ToolInputError (a ValueError) with a one-line message that begins with ``argument``.
+    """
+    if len(name) > MAX_NAME:
+        raise ToolInputError(f"{argument} is {len(name)} characters long; use at most {MAX_NAME}")
+    if not _plain(name) or not name.isprintable():
+        raise ToolInputError(
+            f"{argument} has no readable word; name it in a word or two, such as 'bottle' or 'scratch'"
+        )
+
+
 def passages_for(item_name: str, anomaly_type: str, limit: int = 5) -> list[Passage]:
     """The passages that describe a defect on an item, closest first: own section, photo, material, relatives.
 
     ``limit`` is at least 1. Raises like `profile_for`.
     """
     if limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
+        raise ToolInputError(f"limit must be at least 1, not {limit}")
     profile = profile_for(item_name, anomaly_type)
     page = find_page(item_name)
     material_page, material_entry = general_entry(material_of(item_name), profile.family)
@@ -145,9 +157,7 @@ def passages_for(item_name: str, anomaly_type: str, limit: int = 5) -> list[Pass
 
 def entry_passage(page: Page, entry: Entry) -> Passage:
     """One section as a passage."""
-    return Passage(
-        page.name, f"{page.name}: {entry.name}", entry.text, f"{page.file}#{entry.name}", entry.family
-    )
+    return Passage(page.name, f"{page.name}: {entry.name}", entry.text, f"{page.file}#{entry.name}", entry.family)
 
 
 def photo_passage(page: Page) -> Passage:
@@ -156,20 +166,14 @@ def photo_passage(page: Page) -> Passage:
 
 
 def _profile(item_name: str, anomaly_type: str, page: Page, entry: Entry, *, known: bool) -> DefectProfile:
-    noun = (
-        entry.noun
-        if known
-        else _noun_from(anomaly_type) or general_entry(page.material, entry.family)[1].noun
-    )
+    noun = entry.noun if known else _noun_from(anomaly_type) or general_entry(page.material, entry.family)[1].noun
     return DefectProfile(
         item=page.name if not page.general else _plain(item_name),
         anomaly_type=anomaly_type,
         family=entry.family,
         noun=noun,
-        place=entry.place
-        if not page.general
-        else entry.place.replace("the part", f"the {_plain(item_name)}"),
-        size=entry.size,
+        place=entry.place if not page.general else entry.place.replace("the part", f"the {_plain(item_name)}"),
+        size=entry.size if known else _size_in(anomaly_type) or entry.size,
         severity=entry.severity,
         colour=entry.colour,
         known=known,
@@ -177,14 +181,16 @@ def _profile(item_name: str, anomaly_type: str, page: Page, entry: Entry, *, kno
     )
 
 
+def _size_in(anomaly_type: str) -> str:
+    """The word of the size ladder that a type begins with ("tiny hole"), or ""."""
+    words = anomaly_type.lower().replace("_", " ").strip()
+    return next((size for size in reversed(SIZES) if words.startswith(f"{size} ")), "")
+
+
 def _noun_from(anomaly_type: str) -> str:
     """A type such as "hairline crack" as a noun phrase; "" where its last word is not a countable defect."""
-    words = _plain(anomaly_type).split()
-    if (
-        not 2 <= len(words) <= 5
-        or not _NOUN.fullmatch(words[-1])
-        or not all(word.isascii() for word in words)
-    ):
+    words = _plain(anomaly_type.lower().replace("_", " ").strip().removeprefix(_size_in(anomaly_type))).split()
+    if not 2 <= len(words) <= 5 or not _NOUN.fullmatch(words[-1]) or not all(word.isascii() for word in words):
         return ""
     return f"{'an' if words[0][0] in 'aeiou' else 'a'} {' '.join(words)}"
 
@@ -196,13 +202,6 @@ def _not_understood(item_name: str, anomaly_type: str, page: Page | None) -> str
         return f"{asked} names no defect that is known for {page.name}; use one of: {types}, or name a family"
     families = ", ".join(family.value for family in Family)
     return f"{asked} (item {_shown(item_name)}) names no defect family; use one of: {families}"
-
-
-def _check_name(argument: str, name: str) -> None:
-    if len(name) > MAX_NAME:
-        raise ValueError(f"{argument} is {len(name)} characters long; use at most {MAX_NAME}")
-    if not _plain(name):
-        raise ValueError(f"{argument} is empty; name it in a word or two, such as 'bottle' or 'scratch'")
 
 
 def _shown(name: str) -> str:

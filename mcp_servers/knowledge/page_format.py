@@ -109,9 +109,7 @@ def _entry(file: str, title: str, fields: dict[str, str], prose: str, line: int)
     for field, ladder in (("family", tuple(Family)), ("size", SIZES), ("severity", SEVERITIES)):
         if fields[field] not in ladder:
             choices = ", ".join(ladder)
-            raise PageError(
-                f"{file}:{line}: unknown {field} '{fields[field]}' for '{title}'; use one of: {choices}"
-            )
+            raise PageError(f"{file}:{line}: unknown {field} '{fields[field]}' for '{title}'; use one of: {choices}")
     return Entry(
         name=title,
         aliases=_listed(fields.get("aliases", "")),

@@ -16,77 +16,74 @@ from mcp_servers.knowledge.families import Family
 
 STRONG: dict[Family, str] = {
     Family.SCRATCH: (
-        "scratch*, hairline scratch*, scuff*, gouge*, gouging, scrape*, scraping, abrasion*, abraded, "
-        "score mark*, scoring, tool mark*, chatter mark*, drag mark*, wear mark*, drag line*, "
-        "wear track*"
+        "scratch*, hairline scratch*, scuff*, gouge*, gouging, scrape*, scraping, abrasion*, abraded, score mark*, "
+        "scoring, tool mark*, chatter mark*, drag mark*, wear mark*, drag line*, wear track*"
     ),
     Family.CRACK: (
-        "crack*, hairline crack*, fissure*, fractur*, crazing, crazed, middle breakage, "
-        "breakage down the middle, broken in two, broken in half, snapped"
+        "crack*, hairline crack*, fissure*, fractur*, crazing, crazed, middle breakage, breakage down the middle, "
+        "broken in two, broken in half, snapped"
     ),
     Family.CUT: (
-        "cut, cuts, slit, slits, slash*, incision*, gash*, tear, tears, torn, ripped, lacerat*, "
-        "knife mark*, cut lead*, cut wire*"
+        "cut, cuts, slit, slits, slash*, incision*, gash*, tear, tears, torn, ripped, lacerat*, knife mark*, "
+        "cut lead*, cut wire*"
     ),
     Family.HOLE: (
-        "hole*, frayed hole*, pinhole*, pit, pits, pitted, pitting, poke*, poking, punctur*, perforat*, pierc*, pock*, "
-        "blowhole*, blow hole*, void, voids, porosity, pore, pores, crater*, bubble*, air pocket*, "
+        "hole*, frayed hole*, pinhole*, pit, pits, pitted, pitting, poke*, poking, punctur*, perforat*, pierc*, "
+        "pock*, blowhole*, blow hole*, void, voids, porosity, pore, pores, crater*, bubble*, air pocket*, "
         "wormhole*, woodworm*"
     ),
     Family.DENT: (
-        "dent, dents, dented, denting, ding, dings, dinged, squeez*, squash*, crush*, impression*, "
-        "indent*, deform*, bump, bumps, bumped, bulg*, misshap*, mis shap*, blister*, dimple*, buckl*, "
-        "swollen, swelling, compress*, pressed in, flattened, manipulated front, thread side, "
-        "thread top, damaged thread*, stripped thread*, crossed thread*, burr, burrs, hammer mark*"
+        "dent, dents, dented, denting, ding, dings, dinged, squeez*, squash*, crush*, impression*, indent*, "
+        "deform*, bump, bumps, bumped, bulg*, misshap*, mis shap*, blister*, dimple*, buckl*, swollen, swelling, "
+        "compress*, pressed in, flattened, manipulated front, thread side, thread top, damaged thread*, "
+        "stripped thread*, crossed thread*, burr, burrs, hammer mark*"
     ),
     Family.FOLD: "fold, folds, folded, folding, wrinkl*, creas*, pleat*, crumpl*, crinkl*, pucker*",
     Family.FRAY: (
         "fray*, fuzz*, fluffy, fluffed, unravel*, loose weave, pilling, worn fabric, roughened, rough patch*"
     ),
     Family.STAIN: (
-        "stain*, smudg*, smear*, fingerprint*, finger print*, finger mark*, oil, oily, oil mark*, "
-        "oil stain*, grease*, greasy, liquid*, spill*, drip*, droplet*, water mark*, watermark*, "
-        "wet patch*, leak*, splash*, gray stroke*, grey stroke*, pencil mark*, pen mark*, "
-        "marker stroke*, ink, ink mark*, ink blot*, coffee, tide mark*"
+        "stain*, smudg*, smear*, fingerprint*, finger print*, finger mark*, oil, oily, oil mark*, oil stain*, "
+        "grease*, greasy, liquid*, spill*, drip*, droplet*, water mark*, watermark*, wet patch*, leak*, splash*, "
+        "gray stroke*, grey stroke*, pencil mark*, pen mark*, marker stroke*, ink, ink mark*, ink blot*, coffee, "
+        "tide mark*"
     ),
     Family.CONTAMINATION: (
-        "contaminat*, metal contamination, dirt*, dust*, debris, foreign*, particle*, partical*, speck*, "
-        "swarf, metal chip*, metal shaving*, shavings, crumbs, soil, soiled, soiling, soot*, mould, "
-        "mouldy, mold, moldy, mildew*, fungus, residue*, grime*, grimy, spatter*, insect*, "
-        "stuck together, extra wax, inclusion*"
+        "contaminat*, metal contamination, dirt*, dust*, debris, foreign*, particle*, partical*, speck*, swarf, "
+        "metal chip*, metal shaving*, shavings, crumbs, soil, soiled, soiling, soot*, mould, mouldy, mold, moldy, "
+        "mildew*, fungus, residue*, grime*, grimy, spatter*, insect*, stuck together, extra wax, inclusion*"
     ),
     Family.DISCOLORATION: (
-        "discolo*, color spot*, colour spot*, different color*, different colour*, wrong color*, "
-        "wrong colour*, color stain*, colour stain*, faded, fading, yellowed, yellowing, bleach*, "
-        "tarnish*, heat tint*, blotch*, color change*, colour change*"
+        "discolo*, color spot*, colour spot*, different color*, different colour*, wrong color*, wrong colour*, "
+        "color stain*, colour stain*, faded, fading, yellowed, yellowing, bleach*, tarnish*, heat tint*, blotch*, "
+        "color change*, colour change*"
     ),
     Family.RUST: "rust*, corro*, oxid*, patina, verdigris",
     Family.BURN: (
-        "burn, burns, burned, burnt, burning, burn mark*, scorch*, charred, charring, singe*, melt, "
-        "melts, melted, melting, melded, molten, overheat*"
+        "burn, burns, burned, burnt, burning, burn mark*, scorch*, charred, charring, singe*, melt, melts, melted, "
+        "melting, melded, molten, overheat*"
     ),
     Family.GLUE: (
-        "glue*, smear of glue, smear of * glue, gluing, adhesive*, resin*, epoxy, sealant*, glue strip*, glue residue*, "
-        "adhesive residue*, tape residue*"
+        "glue*, smear of glue, smear of * glue, gluing, adhesive*, resin*, epoxy, sealant*, glue strip*, "
+        "glue residue*, adhesive residue*, tape residue*"
     ),
     Family.PRINT: (
-        "misprint*, mis print*, imprint*, faulty imprint*, faulty print*, printed mark*, "
-        "printed letter*, smudged print*, smeared print*, print defect*, lettering, logo, stamped mark*, "
-        "ink stamp*, fake print*"
+        "misprint*, mis print*, imprint*, faulty imprint*, faulty print*, printed mark*, printed letter*, "
+        "smudged print*, smeared print*, print defect*, lettering, logo, stamped mark*, ink stamp*, fake print*"
     ),
     Family.THREAD: (
-        "loose thread*, loose fibre*, loose fiber*, stray thread*, hair, hairs, fibre*, fiber*, lint, "
-        "yarn*, filament*, string, strings"
+        "loose thread*, loose fibre*, loose fiber*, stray thread*, hair, hairs, fibre*, fiber*, lint, yarn*, "
+        "filament*, string, strings"
     ),
     Family.MISSING: (
-        "missing*, missing chunk*, chunk of * missing, absent, absence, lacking, lacks, left out, omitted, broken tooth, broken teeth"
+        "missing*, missing chunk*, chunk of * missing, absent, absence, lacking, lacks, left out, omitted, "
+        "broken tooth, broken teeth"
     ),
     Family.BROKEN_EDGE: (
-        "chip, chips, chipped, chipping, chip around edge*, broken edge*, broken_edge, edge break*, "
-        "corner break*, corner or edge breakage, corner and edge breakage, broken corner*, "
-        "corner missing, missing corner*, chunk, chunks, "
-        "damaged corner*, edge damage*, damaged edge*, spall*, notch*, broken off, snapped off, bite, "
-        "bites, mouse bite*, mousebite*, jagged break*, broken rim, broken glass, shatter*"
+        "chip, chips, chipped, chipping, chip around edge*, broken edge*, broken_edge, edge break*, corner break*, "
+        "corner or edge breakage, corner and edge breakage, broken corner*, corner missing, missing corner*, "
+        "chunk, chunks, damaged corner*, edge damage*, damaged edge*, spall*, notch*, broken off, snapped off, "
+        "bite, bites, mouse bite*, mousebite*, jagged break*, broken rim, broken glass, shatter*"
     ),
     Family.BEND: (
         "bent, bend, bends, bending, warp*, bowed, twist*, kink*, curl*, splayed, crooked, weird wick*, "
@@ -94,17 +91,17 @@ STRONG: dict[Family, str] = {
     ),
     Family.MISPLACED: (
         "misplac*, mis plac*, flip, flips, flipped, upside down, shifted, rotated, swap*, wrong place*, "
-        "wrong position*, wrong way*, wrong type*, wrong part*, wrong component*, pill type*, displac*, "
-        "reversed, inverted, tilted, skewed, misalign*, mis align*, off centre, off center, tombston*, "
-        "split teeth, back to front, not seated"
+        "wrong position*, wrong way*, wrong type*, wrong part*, wrong component*, pill type*, displac*, reversed, "
+        "inverted, tilted, skewed, misalign*, mis align*, off centre, off center, tombston*, split teeth, "
+        "back to front, not seated"
     ),
     Family.SHORT: (
-        "solder bridg*, short circuit*, shorted, bridged, bridging, spurious copper, extra copper, "
-        "excess copper, stray copper, spur, spurs, whisker*, excess solder"
+        "solder bridg*, short circuit*, shorted, bridged, bridging, spurious copper, extra copper, excess copper, "
+        "stray copper, spur, spurs, whisker*, excess solder"
     ),
     Family.OPEN: (
-        "open circuit*, broken trace*, broken track*, cut trace*, interrupted trace*, trace gap*, "
-        "broken wire*, broken strand*, open gap*, missing trace*, broken conductor*, open joint*, open solder*"
+        "open circuit*, broken trace*, broken track*, cut trace*, interrupted trace*, trace gap*, broken wire*, "
+        "broken strand*, open gap*, missing trace*, broken conductor*, open joint*, open solder*"
     ),
 }
 
@@ -130,11 +127,10 @@ WEAK: dict[Family, str] = {
 
 NEUTRAL = (
     "printed circuit*, print resolution, in print, chocolate chip*, micro chip*, microchip*, ic chip*, "
-    "chip package*, chipboard*, hairbrush*, cutting board*, wrinkle free, crack filler*, glue gun, "
-    "oil filter*, oil pan*, dust cover*, rust proof*, ink jet*, inkjet*, string instrument*, "
-    "fibre optic*, fiber optic*, carbon fibre*, carbon fiber*, fibreboard*, fiberboard*, mold line*, "
-    "mould line*, short edge*, short side*, short end*, open mouth, open end*, grain direction, "
-    "wood grain, colour balance, color balance"
+    "chip package*, chipboard*, hairbrush*, cutting board*, wrinkle free, crack filler*, glue gun, oil filter*, "
+    "oil pan*, dust cover*, rust proof*, ink jet*, inkjet*, string instrument*, fibre optic*, fiber optic*, "
+    "carbon fibre*, carbon fiber*, fibreboard*, fiberboard*, mold line*, mould line*, short edge*, short side*, "
+    "short end*, open mouth, open end*, grain direction, wood grain, colour balance, color balance"
 )
 
 _NEGATORS = frozenset(

@@ -1,0 +1,114 @@
+"""Knowledge retrieval with nothing but SQLite: the exact section first, then what full-text search finds.
+
+All sections of `mcp_servers/knowledge/pages` go into an in-memory FTS5 table on the first question; related
+ones are ranked by bm25. The note always says whether the item and the type were known.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from functools import cache
+
+from pydantic import BaseModel, Field
+
+from mcp_servers.errors import ToolInputError
+from mcp_servers.knowledge import library
+from mcp_servers.knowledge.library import UnknownAnomalyType
+
+MAX_PASSAGES = 20
+"""Largest number of passages that one answer may hold."""
+
+_FILLERS = frozenset("the and with for from that this not one part item object type defect anomaly other".split())  # noqa: SIM905
+
+
+class KnowledgePassage(BaseModel):
+    """One piece of reference text; ``source`` is "file.md#section", ``score`` in (0, 1], 1 for the exact section."""
+
+    source: str
+    title: str
+    text: str
+    score: float = Field(gt=0, le=1)
+
+
+class Retrieval(BaseModel):
+    """What was found on a defect type on an item, best first; ``note`` says in one line what is known."""
+
+    item_name: str
+    anomaly_type: str
+    known: bool
+    note: str
+    passages: list[KnowledgePassage]
+
+
+def retrieve(item_name: str, anomaly_type: str, limit: int = 4) -> Retrieval:
+    """Look up how a defect looks on an object, where it occurs and what betrays a fake.
+
+    ``limit`` is 1 to 20 passages. Raises ToolInputError for a limit outside that range and for names that are
+    empty, unreadable or longer than 200 characters. An unknown type is not an error: the note tells.
+    """
+    if not 1 <= limit <= MAX_PASSAGES:
+        raise ToolInputError(f"limit must be 1 to {MAX_PASSAGES}, not {limit}")
+    library.check_name("item_name", item_name)
+    library.check_name("anomaly_type", anomaly_type)
+    certain: list[library.Passage] = []
+    words = f"{item_name} {anomaly_type}"
+    try:
+        profile = library.profile_for(item_name, anomaly_type)
+    except UnknownAnomalyType as error:
+        known, note = False, str(error)
+    else:
+        known = profile.known
+        certain = library.passages_for(item_name, anomaly_type, limit=1 if known else 2)
+        note = f"from {profile.source}" if known else _derived_note(item_name, anomaly_type, profile.source)
+        words = f"{words} {profile.family.replace('_', ' ')} {library.material_of(item_name)}"
+    found = [_scored(passage, 1.0) if known else _scored(passage, 0.9) for passage in certain]
+    sources = {passage.source for passage in certain}
+    found += [hit for hit in _search(words, limit + len(found)) if hit.source not in sources]
+    if not found:
+        note = f"nothing in the knowledge base fits; {note}"
+    return Retrieval(item_name=item_name, anomaly_type=anomaly_type, known=known, note=note, passages=found[:limit])
+
+
+def _derived_note(item_name: str, anomaly_type: str, source: str) -> str:
+    page = library.find_page(item_name)
+    if page is None:
+        return f"no page on the item {item_name!r}; derived from {source}"
+    types = ", ".join(entry.name for entry in page.entries)
+    return f"{anomaly_type!r} is not described for {page.name} (known: {types}); derived from {source}"
+
+
+def _scored(passage: library.Passage, score: float) -> KnowledgePassage:
+    return KnowledgePassage(source=passage.source, title=passage.title, text=passage.text, score=score)
+
+
+def _search(words: str, limit: int) -> list[KnowledgePassage]:
+    """Sections that share a word with the query, best first; scores stay below those of certain passages."""
+    tokens = {token for token in re.findall(r"[^\W_]+", words.lower()) if len(token) > 2 and token not in _FILLERS}
+    if not tokens:
+        return []
+    query = " OR ".join(f'"{token}"' for token in sorted(tokens))
+    rows = _index().execute(
+        "SELECT source, title, text, bm25(sections, 0, 4, 2, 1) AS rank FROM sections"
+        " WHERE sections MATCH ? ORDER BY rank, source LIMIT ?",
+        (query, limit),
+    )
+    return [
+        KnowledgePassage(source=source, title=title, text=text, score=max(1e-6, 0.8 * rank / (rank - 4)))
+        for source, title, text, rank in rows
+    ]
+
+
+@cache
+def _index() -> sqlite3.Connection:
+    """The full-text table, built once per process and only read afterwards."""
+    connection = sqlite3.connect(":memory:", check_same_thread=False)
+    connection.execute(
+        "CREATE VIRTUAL TABLE sections USING fts5(source UNINDEXED, item, title, text, tokenize='porter unicode61')"
+    )
+    for page in library.pages():
+        names = " ".join((page.name.replace("_", " "), *page.aliases))
+        passages = [library.photo_passage(page), *(library.entry_passage(page, entry) for entry in page.entries)]
+        rows = [(p.source, names, p.title.replace("_", " "), p.text) for p in passages]
+        connection.executemany("INSERT INTO sections VALUES (?, ?, ?, ?)", rows)
+    return connection
