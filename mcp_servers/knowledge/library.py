@@ -149,8 +149,9 @@ def passages_for(item_name: str, anomaly_type: str, limit: int = 5) -> list[Pass
         own = find_entry(page, anomaly_type)
         found += [entry_passage(page, own)] if own else []
         found += [entry_passage(page, entry) for entry in page.entries if entry.family is profile.family]
+    found.insert(1, entry_passage(material_page, material_entry))
+    if page:
         found.insert(1, photo_passage(page))
-    found.append(entry_passage(material_page, material_entry))
     found.append(photo_passage(material_page))
     return list(dict.fromkeys(found))[:limit]
 
@@ -199,7 +200,8 @@ def _not_understood(item_name: str, anomaly_type: str, page: Page | None) -> str
     asked = f"anomaly type {_shown(anomaly_type)}"
     if page:
         types = ", ".join(entry.name for entry in page.entries)
-        return f"{asked} names no defect that is known for {page.name}; use one of: {types}, or name a family"
+        cure = f"use one of: {types}, or name a damage such as scratch, crack or stain"
+        return f"{asked} names no defect that is known for {page.name}; {cure}"
     families = ", ".join(family.value for family in Family)
     return f"{asked} (item {_shown(item_name)}) names no defect family; use one of: {families}"
 

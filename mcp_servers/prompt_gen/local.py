@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from mcp_servers.errors import ToolInputError
 from mcp_servers.knowledge.families import DefectProfile, Family
 from mcp_servers.knowledge.library import material_of, profile_for
-from mcp_servers.prompt_gen.wording import CLOSING, INTERACTIONS, RELIEF, SKINS
+from mcp_servers.prompt_gen.wording import CLOSING, INTERACTIONS, NAMES, RELIEF, SKINS
 from mcp_servers.vision.scene import Scene, analyse, grey
 
 ORIENTED = 0.35
@@ -77,8 +77,12 @@ def _checked(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _defect(profile: DefectProfile, material: str, scene: Scene | None) -> str:
     """The noun, its colour where the noun does not name it yet, and the direction in which it runs."""
     phrase = profile.noun
-    if profile.colour and not set(profile.colour.split()) & set(phrase.split()):
+    if profile.colour and phrase.startswith("a coloured "):
+        phrase = phrase.replace("coloured", profile.colour, 1)
+    elif profile.colour and not set(profile.colour.split()) & set(phrase.split()):
         phrase = f"{phrase}, {profile.colour} in colour"
+    if "grain" in phrase:
+        return phrase
     direction = _direction(profile.family, material, scene)
     return f"{phrase}, {direction}" if direction else phrase
 
@@ -102,12 +106,16 @@ def _lighting(rgb: NDArray[np.uint8], scene: Scene, profile: DefectProfile) -> s
     level = float(grey(rgb)[scene.part].mean())
     spread = np.ptp(rgb, axis=2)[scene.part]
     what = "part" if scene.kind == "object" else "surface"
-    tone = "neutral" if float(spread.mean()) < NEUTRAL else "strong"
+    tone = "neutral" if float(spread.mean()) < NEUTRAL else "rich"
     if level < DIM:
-        light, relief = "dim", "it catches a glint against the shade"
+        light, relief = "dim", "catches a glint against the shade"
     elif level > BRIGHT:
-        light, relief = "bright", "it shows by its own soft shadow"
+        light, relief = "bright", "shows by its own soft shadow"
     else:
-        light, relief = "evenly lit", "its glint and its shade balance each other"
-    effect = relief if profile.family in RELIEF else "it takes on the same exposure and sharpness"
-    return f"The {what} is {light} with {tone} tones in this photo, so {effect}."
+        light, relief = "evenly lit", "shows by glint and shade in equal measure"
+    effect = relief if profile.family in RELIEF else "takes on the same exposure and sharpness"
+    return f"The {what} is {light} with {tone} tones in this photo, so the {_name(profile.family)} {effect}."
+
+
+def _name(family: Family) -> str:
+    return NAMES.get(family, family.value)

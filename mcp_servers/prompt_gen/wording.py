@@ -16,13 +16,13 @@ SKINS: dict[str, tuple[str, str]] = {
     "plastic": ("the plastic", "the moulded texture"),
     "rubber": ("the rubber", "the matt texture"),
     "leather": ("the leather", "the pattern of grain cells"),
-    "textile": ("the yarns", "the weave"),
-    "wood": ("the wood fibres", "the pattern of growth lines"),
-    "ceramic": ("the hard ceramic", "the speckled texture"),
+    "textile": ("the fabric", "the weave"),
+    "wood": ("the wood", "the pattern of growth lines"),
+    "ceramic": ("the hard ceramic", "the texture of its face"),
     "food": ("the crust", "the porous texture"),
     "wax": ("the soft wax", "the translucent sheen"),
-    "electronics": ("the board material", "the pattern of traces and print"),
-    "pharma": ("the coating", "the smooth sheen"),
+    "electronics": ("the lacquered board", "the pattern of traces and print"),
+    "pharma": ("the smooth outer skin", "the soft sheen"),
     "paper": ("the sheet", "the printed pattern"),
 }
 """Material to (what the defect acts on, the texture it interrupts or leaves visible)."""
@@ -33,8 +33,8 @@ INTERACTIONS: dict[Family, str] = {
         "other, and tips that taper away naturally."
     ),
     Family.CRACK: (
-        "The crack splits {skin} in angular steps and breaks {texture} as it passes, with crisp lips, natural "
-        "depth in its opening, and a tip that closes to nothing."
+        "The crack runs through {skin} along its weakest path and breaks {texture} as it passes, with crisp "
+        "lips, natural depth in its opening, and a tip that closes to nothing."
     ),
     Family.CUT: (
         "The cut opens {skin} with two crisp lips and a shaded interior, severs {texture} cleanly, and closes "
@@ -73,8 +73,8 @@ INTERACTIONS: dict[Family, str] = {
         "of it, and it takes the shine from {texture}."
     ),
     Family.BURN: (
-        "The burn chars {skin}, strongest at its core and easing outwards into a toasted halo, with the gloss "
-        "lost and {texture} blistered where the heat was highest."
+        "The burn chars what it touches, strongest at its core and easing outwards into a toasted halo over "
+        "{skin}, with the gloss lost and {texture} faded where the heat was highest."
     ),
     Family.GLUE: (
         "The glue sits on {skin} as a raised, glossy, half-transparent film with rounded borders and one soft "
@@ -90,27 +90,27 @@ INTERACTIONS: dict[Family, str] = {
     ),
     Family.MISSING: (
         "Where the piece is missing, one sees what lies behind it with natural depth and shade, bounded by "
-        "the true outline of the lost piece, and {skin} around it stays intact."
+        "the true outline of the lost piece, and its neighbours stay intact."
     ),
     Family.BROKEN_EDGE: (
         "The broken edge opens the outline: {skin} ends in a sharp border, the fracture face is rougher with "
         "crisp facets, and what lies behind shows in the notch."
     ),
     Family.BEND: (
-        "The bend starts at a definite point and keeps the length, thickness and finish of {skin}, and "
+        "The bend starts at a definite point and keeps the length, thickness and finish of what it turns, and "
         "highlights and shadows follow its new course."
     ),
     Family.MISPLACED: (
         "The misplaced piece is whole and clean: its perspective, contact and shadow agree with its new "
-        "attitude, and {skin} keeps its usual finish and sharpness."
+        "attitude, and its material, finish and sharpness are those of the original."
     ),
     Family.SHORT: (
         "The short consists of the conductor's own metal: its borders are as crisp as those of its "
         "neighbours, its tone and gloss match them, and it merges with what it touches seamlessly."
     ),
     Family.OPEN: (
-        "The open gap interrupts one line of {skin}: two blunt ends face each other in line, and what lies "
-        "beneath shows through in its usual tone."
+        "The open gap interrupts one line: two blunt ends face each other in line, and what lies beneath "
+        "shows through in its usual tone, as crisp as its surroundings."
     ),
 }
 """How a family meets a material; ``{skin}`` and ``{texture}`` are filled from SKINS."""
@@ -119,6 +119,16 @@ RELIEF = frozenset({
     Family.SCRATCH, Family.CRACK, Family.CUT, Family.HOLE, Family.DENT, Family.FOLD, Family.FRAY, Family.BROKEN_EDGE,
 })  # fmt: skip
 """Families that are seen by glint and shade."""
+
+NAMES: dict[Family, str] = {
+    Family.FRAY: "frayed area",
+    Family.PRINT: "print fault",
+    Family.MISSING: "gap",
+    Family.BROKEN_EDGE: "broken edge",
+    Family.MISPLACED: "misplaced piece",
+    Family.OPEN: "open gap",
+}
+"""What a family is called inside a sentence, where its value alone would not read as a noun."""
 
 CLOSING = (
     "Everything else, including the background, lighting, geometry, framing and sharpness of the photo, "
