@@ -55,6 +55,23 @@ def part(size: int = 192, grey: bool = False) -> np.ndarray:
     return np.rint(disc * surface(size, grey=grey) + (1 - disc) * background).astype(np.uint8)
 
 
+def traces(size: int = 128, grey: bool = False) -> np.ndarray:
+    """Bright conductors, side by side, on a dark board."""
+    rng = np.random.default_rng(5)
+    period, width = size // 8, size // 20
+    on = (np.arange(size) % period < width).astype(np.float32)
+    board = 60 + 120 * cv2.GaussianBlur(np.repeat(on[None, :], size, 0), (0, 0), 0.7)
+    board += rng.normal(0, 1.5, (size, size))
+    return np.clip(board[..., None] * (np.ones(3) if grey else np.array([0.9, 1.0, 0.6])), 0, 255).astype(np.uint8)
+
+
+def photo_for(family: Family, size: int, grey: bool = False) -> np.ndarray:
+    """A photo on which the family can be found."""
+    if family in {Family.SHORT, Family.OPEN}:
+        return traces(size, grey)
+    return part(size, grey)
+
+
 def framed(noun: str, size: str = "medium-sized", severity: str = "pronounced", place: str = "the surface") -> str:
     return (
         f"Using the provided image, change only {place} to introduce {noun}. The defect is {size} and {severity}. "
@@ -141,6 +158,23 @@ def test_the_closing_clause_is_not_read() -> None:
     assert "left" not in spec.place
 
 
+def test_sentences_on_material_and_light_are_not_read() -> None:
+    spec = parse_prompt(
+        "Using the provided image, change only the surface to introduce a scratch, silvery in colour, running across "
+        "the vertical grain. The defect is large and mild in strength. The scratch ploughs through the red coating. "
+        "The surface is bright with light from the upper left, so it shows a dark jagged shadow. Its border blends "
+        "softly into the texture. Everything else stays as it is."
+    )
+    assert (spec.colour_name, spec.shapes, spec.place) == ("silvery", {"soft"}, {"surface"})
+    assert spec.orientation is not None
+    assert spec.orientation.kind == "across"
+
+
+def test_a_material_is_not_a_colour() -> None:
+    assert parse_prompt("a patch of rust").colour is None
+    assert parse_prompt("a patch of rust, reddish brown in colour").colour_name == "reddish brown"
+
+
 def test_ladders_grow() -> None:
     specs = [parse_prompt(framed("a dent", size, severity)) for size, severity in zip(SIZES, SEVERITIES, strict=True)]
     sizes, strengths = [s.relative_size for s in specs], [s.strength for s in specs]
@@ -160,7 +194,7 @@ def test_a_prompt_without_a_defect_is_refused_with_the_cure(prompt: str) -> None
 @pytest.mark.parametrize("size", [128, 512])
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_changes_a_part_and_nothing_else(family: Family, size: int) -> None:
-    photo = part(size)
+    photo = photo_for(family, size)
     result = render(photo, framed(NOUNS[family], "large"), seed=4)
     assert result.spec.family is family
     assert result.rgb.dtype == np.float32
@@ -184,7 +218,7 @@ def test_every_family_changes_a_part_and_nothing_else(family: Family, size: int)
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_runs_on_a_grey_texture_and_leaves_it_grey(family: Family) -> None:
-    photo = surface(128, grey=True)
+    photo = traces(128, grey=True) if family in {Family.SHORT, Family.OPEN} else surface(128, grey=True)
     result = render(photo, framed(NOUNS[family], "large"), seed=2)
     assert (result.alpha > 0).any()
     assert np.array_equal(result.rgb[..., 0], result.rgb[..., 1])
@@ -199,7 +233,7 @@ def test_a_colour_that_is_asked_for_shows_on_a_grey_photo() -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_same_input_same_bytes(family: Family) -> None:
-    photo, prompt = part(128), framed(NOUNS[family])
+    photo, prompt = photo_for(family, 128), framed(NOUNS[family])
     first, second = render(photo, prompt, seed=11), render(photo, prompt, seed=11)
     assert first.rgb.tobytes() == second.rgb.tobytes()
     assert first.alpha.tobytes() == second.alpha.tobytes()
@@ -214,7 +248,7 @@ def test_another_seed_gives_another_place(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [f for f in NOUNS if f in FAMILIES])
 def test_stronger_words_change_more_at_the_same_place(family: Family) -> None:
-    photo = part(192)
+    photo = photo_for(family, 192)
     results = [render(photo, framed(NOUNS[family], "large", word), seed=7) for word in SEVERITIES]
     changes = [strength(photo, r.rgb) for r in results]
     assert changes == sorted(changes)
@@ -225,7 +259,7 @@ def test_stronger_words_change_more_at_the_same_place(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [f for f in NOUNS if f in FAMILIES])
 def test_larger_words_cover_more(family: Family) -> None:
-    photo = part(256)
+    photo = photo_for(family, 256)
     areas = [
         np.mean([(render(photo, framed(NOUNS[family], word), seed=s).alpha > 0.2).sum() for s in range(3)])
         for word in SIZES[::2]
@@ -268,7 +302,7 @@ def test_place_words_are_followed(words: str, inside: object) -> None:
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_the_region_is_respected(family: Family) -> None:
-    photo = surface(192)
+    photo = photo_for(family, 192)
     box = (100, 40, 70, 60)
     result = render(photo, framed(NOUNS[family]), seed=5, region=box)
     ys, xs = np.nonzero(result.alpha > 0)
@@ -280,6 +314,11 @@ def test_the_region_is_respected(family: Family) -> None:
     mask = np.zeros((192, 192), bool)
     mask[40:100, 100:170] = True
     assert render(photo, framed(NOUNS[family]), seed=5, region=mask).rgb.tobytes() == result.rgb.tobytes()
+
+
+def test_a_region_without_room_is_refused_with_the_cure() -> None:
+    with pytest.raises(RegionError, match="outline"):
+        render(part(192), framed("a chipped edge"), 0, region=(80, 80, 32, 32))
 
 
 def test_a_wrong_region_is_refused_with_the_cure() -> None:

@@ -3,7 +3,7 @@
 Start at ``render.py``; one kind of defect each in ``families/``.
 """
 
-from mcp_servers.image_gen.local.place import RegionError
+from mcp_servers.errors import RegionError
 from mcp_servers.image_gen.local.render import Rendering, render
 from mcp_servers.image_gen.local.spec import DefectSpec, PromptNotUnderstood, parse_prompt
 

@@ -142,16 +142,25 @@ def cut(rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site, *, st
 
 
 def paste(
-    rgb: NDArray[np.float32], alpha: Field, canvas: Canvas, layer: Layer, noise: np.random.Generator, grey: bool
+    rgb: NDArray[np.float32],
+    alpha: Field,
+    canvas: Canvas,
+    layer: Layer,
+    noise: np.random.Generator,
+    grey: bool,
+    softer: bool,
 ) -> None:
     """Lay a drawn layer over the photo, in place.
 
     rgb: (H, W, 3) sRGB 0-255 and alpha: (H, W), both changed inside the canvas's window only. The change is
-    blurred as the photo is, covered texture gets the photo's noise, and ``grey`` keeps the channels equal.
+    blurred as the photo is, covered texture gets the photo's noise, ``grey`` keeps the channels equal, and
+    ``softer`` gives the defect a softer border than the photo's sharpness asks for.
     """
     left, top, width, height = canvas.window
     soft = min(canvas.blur * 0.55, 2.2 * canvas.scale)
     cover = np.clip(layer.alpha, 0, 1) * ramp(canvas.allowed, 0.25, 0.75)
+    if softer:
+        soft += 0.6 * canvas.scale + 0.012 * canvas.length
     after = canvas.base + cover[..., None] * (np.clip(layer.rgb, 0, 1) - canvas.base)
     change = to_srgb(after) - to_srgb(canvas.base)
     keep = np.broadcast_to(np.asarray(layer.keep, np.float32), cover.shape)

@@ -13,6 +13,9 @@ CLOSING = (
     r"without (?:changing|altering|affecting)|preserve (?:everything|all|the)|maintain (?:everything|all|the))\b"
 )
 
+ABOUT_THE_DEFECT = r"(?:the|this|that) defect\b|its?\b|make (?:it|the defect)\b|(?:place|put|position|move)\b"
+"""How a later sentence begins that says more about the defect."""
+
 SIZE_WORDS: dict[str, str] = {
     "very large": r"\b(?:very|extremely) (?:large|big|long|wide)\b|\b(?:huge|enormous|massive|extensive)\b",
     "tiny": r"\b(?:tiny|minute|minuscule|microscopic|very small|pin-?prick|pin-?point)\b",
@@ -31,15 +34,16 @@ SEVERITY_WORDS: dict[str, str] = {
 
 PLACES: dict[str, str] = {
     "near_edge": r"\b(?:near|close to|next to|beside)\b[^,.]{0,20}\b(?:edges?|rims?|borders?|outline)\b",
-    "edge": r"\b(?:edges?|rims?|borders?|outline|lip|mouth|perimeter|contour|margins?|brim)\b",
+    "edge": r"\b(?:edges?|rims?|borders?|outline|lip|perimeter|contour|margins?|brim)\b",
     "corner": r"\bcorners?\b",
     "centre": r"\b(?:cent(?:re|er|ral)|middle)\b",
-    "upper": r"\b(?:upper|top|uppermost)\b",
-    "lower": r"\b(?:lower|bottom|lowermost|base)\b",
+    "upper": r"\b(?:upper|uppermost)\b(?! surface| face)|\btop\b(?! surface| face| side)(?<!ridge top)",
+    "lower": r"\b(?:lower|lowermost)\b|\bbottom\b(?! surface| face| side)",
     "left": r"\b(?:left|left-hand)\b",
     "right": r"\b(?:right|right-hand)\b",
     "end": r"\b(?:tips?|ends?|head)\b",
-    "surface": r"\b(?:surface|face|body|inside|interior|wall)\b",
+    "interior": r"\b(?:interior|inside|inner)\b(?! (?:edge|rim|border))",
+    "surface": r"\b(?:surface|face|body|wall)\b",
 }
 
 PLACE_CLAUSE = (
@@ -138,7 +142,8 @@ SHAPES: dict[str, str] = {
     "pitted": r"\b(?:pitting|pitted|porosity|porous|pock-?mark\w*)\b",
     "wrinkled": r"\b(?:wrinkl\w*|crinkl\w*|crumpl\w*|pucker\w*)\b",
     "scuffed": r"\b(?:scuff\w*|abra\w+|scrape\w*|worn|brush mark\w*)\b",
-    "elongated": r"\b(?:elongated|oval|stretched|streak\w*)\b",
+    "soft": r"\bblends? softly\b|\bsoft(?:ly)? (?:borders?|edges?|outline|blended|fading)\b|\bfad(?:es|ing) out\b",
+    "elongated": r"\b(?:elongated|long and thin|oval|stretched|streak\w*)\b",
 }
 
 COUNTS: tuple[tuple[str, int], ...] = (

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_servers.errors import RegionError
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
 from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
@@ -18,10 +19,6 @@ WORK = 288
 
 Habit = Literal["inside", "outline", "line"]
 """Where a family lives: well inside the part, on its outline, or inside and running along ``Site.angle``."""
-
-
-class RegionError(ValueError):
-    """The region of interest is empty, outside the picture or off the part; the message names the cure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +207,14 @@ class Placer:
                 weight *= 1 / (1 + np.exp((along - 0.38) / 0.035))
         if "centre" in spec.place:
             weight *= np.exp(-(((u - 0.5) / 0.16) ** 2 + ((v - 0.5) / 0.16) ** 2))
-        if "corner" in spec.place:
+        if "corner" in spec.place and "edge" not in spec.place:
             weight *= self._corners()
         if "end" in spec.place:
             tall = (y1 - y0) > (x1 - x0)
             far = np.abs((v if tall else u) - 0.5) * 2
             weight *= np.exp(-(((1 - far) / 0.12) ** 2))
+        if "interior" in spec.place and self.scene.kind == "object":
+            weight *= np.exp(-(((1 - self.clearance / float(self.clearance.max())) / 0.5) ** 2))
         if "near_edge" in spec.place and self.scene.kind == "object":
             deep = float(self.clearance.max())
             weight *= np.exp(-((self.clearance / (0.3 * deep)) ** 2))

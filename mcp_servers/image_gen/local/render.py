@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mcp_servers.errors import RegionError
 from mcp_servers.image_gen.local import families
 from mcp_servers.image_gen.local.canvas import cut, paste
 from mcp_servers.image_gen.local.place import Placer, Site, region_mask
@@ -59,8 +60,14 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
         site, said = placer.choose(spec, recipe.habit, streams, spec.count**-0.45, around)
         first = first or site
         canvas = cut(out, scene, reach, site, strict=region is not None)
-        paste(out, alpha, canvas, recipe.draw(canvas, spec, streams), streams("noise"), stays_grey)
+        layer = recipe.draw(canvas, spec, streams)
+        paste(out, alpha, canvas, layer, streams("noise"), stays_grey, "soft" in spec.shapes)
         notes += [note for note in said if note not in notes]
+    if not alpha.any():
+        raise RegionError(
+            f"no room for this {spec.family.value.replace('_', ' ')} there; allow a larger region, for edges one that "
+            "holds a piece of the part's outline"
+        )
     return Rendering(rgb=out, alpha=alpha, spec=spec, box=_box(alpha), notes=notes)
 
 

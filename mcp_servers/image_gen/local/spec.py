@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from mcp_servers.errors import ToolInputError
 from mcp_servers.image_gen.local import lexicon
 from mcp_servers.knowledge.families import SEVERITIES, SIZES, Family
 from mcp_servers.knowledge.words import family_of
@@ -43,7 +44,7 @@ SIZE_RANGES: dict[Family, tuple[float, float]] = {
 """Length of a tiny and of a very large defect, as a share of the part's extent (square root of its area)."""
 
 
-class PromptNotUnderstood(ValueError):  # noqa: N818 - reads as a sentence where it is raised
+class PromptNotUnderstood(ToolInputError):  # noqa: N818 - reads as a sentence where it is raised
     """No defect family can be read from the prompt; the message names the words that are understood."""
 
 
@@ -62,7 +63,7 @@ class DefectSpec:
 
     ``size`` and ``severity`` are ladder words; ``relative_size`` is the defect's length as a share of the
     part's extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper",
-    "lower", "left", "right", "surface", "near_edge", "end"). ``colour`` is sRGB 0-255 or None where the
+    "lower", "left", "right", "surface", "interior", "near_edge", "end"). ``colour`` is sRGB 0-255 or None where the
     prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``count`` is at least 1;
     ``clustered`` says that several defects sit close together.
     """
@@ -117,9 +118,7 @@ def parse_prompt(prompt: str) -> DefectSpec:
         low, high = 2 * low, 1.8 * high  # a whole patch of pits
     share = SIZES.index(size) / (len(SIZES) - 1)
     count, clustered = _count(defect_phrase)
-    colour_name, colour = _colour(_without_place(defect_phrase))
-    if colour_name in lexicon.MATERIAL_WORDS.get(family, ()):
-        colour_name, colour = "", None
+    colour_name, colour = _colour(_without_place(defect_phrase), lexicon.MATERIAL_WORDS.get(family, ()))
     return DefectSpec(
         family=family,
         size=size,
@@ -143,7 +142,10 @@ def _open_part(prompt: str) -> str:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Place phrase and defect phrase; a prompt without the frame is all defect phrase."""
+    """Place phrase and defect phrase; a prompt without the frame is all defect phrase.
+
+    Behind the frame come sentences on material and light, whose words say nothing about the defect itself.
+    """
     framed = re.search(
         r"change only (?P<place>.+?) (?:to|so as to|by|and) (?:introduc\w+|add\w*|show\w*|creat\w+|includ\w+|"
         r"mak\w+|plac\w+|giv\w+|hav\w+|insert\w*|depict\w*|appl\w+) (?P<defect>.+)",
@@ -151,7 +153,9 @@ def _split(text: str) -> tuple[str, str]:
     )
     if framed is None:
         return "", text
-    return framed["place"], framed["defect"]
+    sentences = re.split(r"(?<=[.;!]) +", framed["defect"])
+    about = [s for n, s in enumerate(sentences) if n == 0 or re.match(lexicon.ABOUT_THE_DEFECT, s)]
+    return framed["place"], " ".join(about)
 
 
 def _ladders(text: str) -> tuple[str, str]:
@@ -175,7 +179,7 @@ def _place(place_phrase: str, defect_phrase: str) -> frozenset[str]:
     found = {key for key, pattern in lexicon.PLACES.items() if re.search(pattern, place_phrase)}
     for phrase in re.findall(lexicon.PLACE_CLAUSE, defect_phrase):
         found |= {key for key, pattern in lexicon.PLACES.items() if re.search(pattern, phrase)}
-    if "near_edge" in found:
+    if "near_edge" in found or "interior" in found or {"edge", "surface"} <= found:
         found.discard("edge")
     return frozenset(found)
 
@@ -194,9 +198,10 @@ def _orientation(text: str) -> Orientation | None:
     return None
 
 
-def _colour(text: str) -> tuple[str, tuple[int, int, int] | None]:
+def _colour(text: str, not_meant: tuple[str, ...]) -> tuple[str, tuple[int, int, int] | None]:
     """Name and sRGB of the first colour that is named, "dark" and "light" applied to it."""
-    named = re.search(lexicon.COLOUR_PATTERN, text)
+    found = (m for m in re.finditer(lexicon.COLOUR_PATTERN, text) if m[0] not in not_meant)
+    named = next(found, None)
     if named is None:
         return "", None
     modifier, tint, name = named["modifier"] or "", named["tint"] or "", named["name"]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.shading import Colour, glint, luma, ramp, relief_gain
+from mcp_servers.image_gen.local.shading import Colour, glint, luma, ramp, relief_gain, to_linear
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.vision.scene import Field
@@ -37,7 +37,7 @@ def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         height, bare = height + h, np.maximum(bare, 0.8 * b)
     depth = canvas.depth(spec.strength)
     gain = relief_gain(1.5 * height, canvas.light, 1.7 * depth)
-    exposed = _substrate(canvas, texture)
+    exposed = _substrate(canvas, spec, texture)
     mix = np.clip(bare * min(1.0, 1.15 * depth), 0, 0.95)[..., None]
     rgb = canvas.shaded(gain)
     rgb = rgb + mix * (exposed * np.clip(gain, 0.6, 1.8)[..., None] - rgb)
@@ -159,11 +159,14 @@ def _groove(canvas: Canvas, points: strokes.Points, width: float, pressure: NDAr
     return np.asarray(height, np.float32), np.asarray(ramp(d, 1.25, 0.6) * np.clip(force, 0, 1), np.float32)
 
 
-def _substrate(canvas: Canvas, rng: np.random.Generator) -> Colour:
-    """What a scratch lays bare: paler and greyer than a dark or coloured surface, darker than a pale one."""
+def _substrate(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator) -> Colour:
+    """What a scratch lays bare: the colour asked for, else greyer and paler than dark paint, darker than pale."""
     base = canvas.base
     grey = luma(base)[..., None]
     level = float(luma(canvas.tone[None, None, :])[0, 0])
+    if spec.colour is not None:
+        pigment = to_linear(np.array([[spec.colour]], np.float32))
+        return np.asarray(pigment * np.clip(grey / max(level, 0.01), 0.5, 1.6), np.float32)
     paler = level < 0.3 or (level < 0.5 and rng.random() < 0.5)
     step = 0.75 + 2.5 * canvas.contrast
     if not paler:

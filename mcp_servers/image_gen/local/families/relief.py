@@ -164,6 +164,9 @@ def fray(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     shadow = _shifted(fibres, -canvas.light[0] * 1.6 * hair, -canvas.light[1] * 1.6 * hair)
     gain = gain * np.exp(-strength * (0.25 * patch + 0.8 * np.clip(shadow - fibres, 0, 1)))
     gain = gain * np.exp(0.75 * strength * fibres)
+    if spec.colour is not None:
+        tone = float(np.mean(spec.colour)) / 255
+        gain = gain * np.exp(strength * patch * np.clip(1.6 * (tone - 0.5), -0.7, 0.5))
     gain = np.asarray(gain, np.float32)
     detail = canvas.base - canvas.lowpass(max(2.5 * hair, 2.0))
     base = np.maximum(canvas.base + (0.8 * spec.strength * patch)[..., None] * detail, 0)
