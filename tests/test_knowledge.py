@@ -101,6 +101,11 @@ PLAIN_WORDS = {
     "discolouration": Family.DISCOLORATION,
     "tear": Family.CUT,
     "squeezed": Family.DENT,
+    "sink marks": Family.DENT,
+    "short shot": Family.MISSING,
+    "peeling paint": Family.BROKEN_EDGE,
+    "lifted pad": Family.BEND,
+    "orange peel": Family.FRAY,
 }
 SENTENCES = {
     "Add no scratches, only a dent.": Family.DENT,

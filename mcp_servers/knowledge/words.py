@@ -33,14 +33,15 @@ STRONG: dict[Family, str] = {
         "wormhole*, woodworm*"
     ),
     Family.DENT: (
-        "dent, dents, dented, denting, ding, dings, dinged, squeez*, squash*, crush*, impression*, indent*, "
-        "deform*, bump, bumps, bumped, bulg*, misshap*, mis shap*, blister*, dimple*, buckl*, swollen, swelling, "
-        "compress*, pressed in, flattened, manipulated front, thread side, thread top, damaged thread*, "
+        "dent, dents, sink mark*, dented, denting, ding, dings, dinged, squeez*, squash*, crush*, impression*, "
+        "indent*, deform*, bump, bumps, bumped, bulg*, misshap*, mis shap*, blister*, dimple*, buckl*, swollen, "
+        "swelling, compress*, pressed in, flattened, manipulated front, thread side, thread top, damaged thread*, "
         "stripped thread*, crossed thread*, burr, burrs, hammer mark*"
     ),
     Family.FOLD: "fold, folds, folded, folding, wrinkl*, creas*, pleat*, crumpl*, crinkl*, pucker*",
     Family.FRAY: (
-        "fray*, fuzz*, fluffy, fluffed, unravel*, loose weave, pilling, worn fabric, roughened, rough patch*"
+        "fray*, orange peel*, fuzz*, fluffy, fluffed, unravel*, loose weave, pilling, worn fabric, roughened, "
+        "rough patch*"
     ),
     Family.STAIN: (
         "stain*, smudg*, smear*, fingerprint*, finger print*, finger mark*, oil, oily, oil mark*, oil stain*, "
@@ -76,18 +77,19 @@ STRONG: dict[Family, str] = {
         "filament*, string, strings"
     ),
     Family.MISSING: (
-        "missing*, missing chunk*, chunk of * missing, absent, absence, lacking, lacks, left out, omitted, "
-        "broken tooth, broken teeth"
+        "missing*, short shot*, insufficient solder*, missing chunk*, chunk of * missing, absent, absence, "
+        "lacking, lacks, left out, omitted, broken tooth, broken teeth"
     ),
     Family.BROKEN_EDGE: (
-        "chip, chips, chipped, chipping, chip around edge*, broken edge*, broken_edge, edge break*, corner break*, "
-        "corner or edge breakage, corner and edge breakage, broken corner*, corner missing, missing corner*, "
-        "chunk, chunks, damaged corner*, edge damage*, damaged edge*, spall*, notch*, broken off, snapped off, "
-        "bite, bites, mouse bite*, mousebite*, jagged break*, broken rim, broken glass, shatter*"
+        "chip, chips, peeling*, peeled, flaking, flaked, delaminat*, chipped, chipping, chip around edge*, "
+        "broken edge*, broken_edge, edge break*, corner break*, corner or edge breakage, corner and edge breakage, "
+        "broken corner*, corner missing, missing corner*, chunk, chunks, damaged corner*, edge damage*, "
+        "damaged edge*, spall*, notch*, broken off, snapped off, bite, bites, mouse bite*, mousebite*, "
+        "jagged break*, broken rim, broken glass, shatter*"
     ),
     Family.BEND: (
-        "bent, bend, bends, bending, warp*, bowed, twist*, kink*, curl*, splayed, crooked, weird wick*, "
-        "weird candle wick*, bent lead*, bent wire*, bent pin*"
+        "bent, bend, lifted pad*, lifted lead*, bends, bending, warp*, bowed, twist*, kink*, curl*, splayed, "
+        "crooked, weird wick*, weird candle wick*, bent lead*, bent wire*, bent pin*"
     ),
     Family.MISPLACED: (
         "misplac*, mis plac*, flip, flips, flipped, upside down, shifted, rotated, swap*, wrong place*, "

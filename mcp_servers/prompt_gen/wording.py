@@ -70,7 +70,7 @@ INTERACTIONS: dict[Family, str] = {
     ),
     Family.RUST: (
         "The rust eats into {skin} as matt, granular growth, densest at its core with pinpoint specks ahead "
-        "of it, and it takes the shine from {texture}."
+        "of it, and it dulls {texture}."
     ),
     Family.BURN: (
         "The burn chars what it touches, strongest at its core and easing outwards into a toasted halo over "
@@ -105,8 +105,8 @@ INTERACTIONS: dict[Family, str] = {
         "attitude, and its material, finish and sharpness are those of the original."
     ),
     Family.SHORT: (
-        "The short consists of the conductor's own metal: its borders are as crisp as those of its "
-        "neighbours, its tone and gloss match them, and it merges with what it touches seamlessly."
+        "The metal of this short matches that of the conductors: crisp borders, the same tone and gloss, "
+        "and a seamless join with whatever it touches."
     ),
     Family.OPEN: (
         "The open gap interrupts one line: two blunt ends face each other in line, and what lies beneath "
@@ -126,6 +126,7 @@ NAMES: dict[Family, str] = {
     Family.MISSING: "gap",
     Family.BROKEN_EDGE: "broken edge",
     Family.MISPLACED: "misplaced piece",
+    Family.SHORT: "stray metal",
     Family.OPEN: "open gap",
 }
 """What a family is called inside a sentence, where its value alone would not read as a noun."""
