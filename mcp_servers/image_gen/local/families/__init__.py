@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.families import colour, deposits, lines, relief, thread
+from mcp_servers.image_gen.local.families import colour, deposits, lines, parts, relief, thread, traces
 from mcp_servers.image_gen.local.place import Habit
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
@@ -55,5 +55,11 @@ FAMILIES: dict[Family, Recipe] = {
     Family.GLUE: Recipe(deposits.glue),
     Family.PRINT: Recipe(deposits.misprint),
     Family.THREAD: Recipe(thread.thread),
+    Family.MISSING: Recipe(parts.missing, stays_on_part=False),
+    Family.BROKEN_EDGE: Recipe(parts.broken_edge, "outline", stays_on_part=False),
+    Family.BEND: Recipe(parts.bend, "outline", stays_on_part=False),
+    Family.MISPLACED: Recipe(parts.misplaced),
+    Family.SHORT: Recipe(traces.short),
+    Family.OPEN: Recipe(traces.open_gap),
 }
 """Every family that can be drawn."""

@@ -1,0 +1,264 @@
+"""Damage to the part as a whole: a missing piece, a broken edge, a bent outline, a piece out of its place."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mcp_servers.image_gen.local.canvas import Canvas, Layer
+from mcp_servers.image_gen.local.families import _surface as surface
+from mcp_servers.image_gen.local.fill import fill
+from mcp_servers.image_gen.local.shading import Colour, luma, ramp, relief_gain
+from mcp_servers.image_gen.local.spec import DefectSpec
+from mcp_servers.image_gen.local.streams import Streams, fractal
+from mcp_servers.image_gen.local.strokes import sample
+from mcp_servers.vision.scene import Field, Mask
+
+
+def broken_edge(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A chip off the outline: what lies behind shows through, and a rough face is left along the break."""
+    return _bite(canvas, spec, streams, clean=False)
+
+
+def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A piece that is gone: a clean gap where it sat at the outline, else the empty seat it left behind."""
+    if canvas.inward is not None:
+        return _bite(canvas, spec, streams, clean=True)
+    rng = streams("shape")
+    radius = 0.46 * canvas.length
+    field = _seat(canvas, spec, rng, radius)
+    wall = max(0.16 * radius, 0.8 * canvas.hair)
+    inside = ramp(field, -0.4 * canvas.hair, 0.4 * canvas.hair)
+    hole = field > -0.6 * canvas.hair
+    source = (field < -1.5 * canvas.hair) & (canvas.part > 0.98)
+    floor = fill(canvas.base, hole, source, streams("fill"), detail=0.6)
+    strong = 0.25 + 0.75 * spec.strength
+    grit = fractal(streams("texture"), canvas.shape, max(0.25 * radius, 3.0), 5, 0.7)
+    height = -0.9 * wall * ramp(field, -0.2 * wall, 1.2 * wall) + 0.10 * wall * grit * ramp(field, 0.0, 0.8 * wall)
+    gain = relief_gain(np.asarray(height, np.float32), canvas.light, 0.8 * strong)
+    shade = surface.cast_shadow(canvas, 1 - inside, 1.6 * wall)
+    sky = 0.30 + 0.22 * np.exp(-np.maximum(field, 0) / (1.2 * wall))
+    gain = gain * np.exp(-strong * inside * (0.8 * shade + sky + 0.10 * grit))
+    rim = np.exp(-(((field + 0.35 * canvas.hair) / (0.5 * canvas.hair)) ** 2)) * 0.25 * strong
+    slope = _towards_light(canvas, field)
+    gain = gain * np.exp(rim * slope)
+    rgb = np.where(hole[..., None], floor, canvas.base) * gain[..., None]
+    support = np.maximum(ramp(field, -0.9 * canvas.hair, 0.1 * canvas.hair), ramp(rim, 0.04, 0.15))
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.8 * inside, np.float32))
+
+
+def _seat(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: float) -> Field:
+    """Outline of what was there: a disc where the prompt says round, a rounded block, or an irregular chunk."""
+    if "round" not in spec.shapes and (spec.shapes & {"irregular", "jagged"} or rng.random() < 0.6):
+        return _chunk(canvas, rng, radius)
+    along, across = canvas.axes()
+    wobble = 0.02 * radius * fractal(rng, canvas.shape, max(0.8 * radius, 3.0), 4)
+    slim = 1.0 if "round" in spec.shapes else float(rng.uniform(1.0, 1.8))
+    power = 2.0 if "round" in spec.shapes else float(rng.uniform(2.0, 5.0))
+    u, v = np.abs(along) / slim**0.5, np.abs(across) * slim**0.5
+    size = radius * (0.9 if power > 3 else 1.0)
+    return np.asarray(size - (u**power + v**power) ** (1 / power) + wobble, np.float32)
+
+
+def _chunk(canvas: Canvas, rng: np.random.Generator, radius: float) -> Field:
+    """Outline of a broken-out piece: uneven straight breaks with torn borders."""
+    x, y = canvas.axes()
+    field = np.full(canvas.shape, 1e6, np.float32)
+    for turn in np.linspace(0, 2 * np.pi, int(rng.integers(5, 8)), endpoint=False) + rng.uniform(0, 1):
+        turn = float(turn + rng.normal(0, 0.2))
+        field = np.minimum(field, radius * float(rng.uniform(0.55, 1.0)) - x * np.cos(turn) - y * np.sin(turn))
+    torn = fractal(rng, canvas.shape, max(0.5 * radius, 3.0), 5, 0.6)
+    return np.asarray(cv2.GaussianBlur(field, (0, 0), max(0.06 * radius, 0.8)) + 0.055 * radius * torn, np.float32)
+
+
+def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> Layer:
+    """The part without a piece of its outline. clean: smooth gap and narrow face instead of a fracture."""
+    rng = streams("shape")
+    inward = canvas.inward or (0.0, -1.0)
+    solid = canvas.part > 0.5
+    open_side = bool((canvas.part < 0.05).mean() > 0.01)
+    deep = _depth_into(canvas, solid, inward, open_side)
+    x, y = canvas.grid()
+    along = y * np.float32(inward[0]) - x * np.float32(inward[1])
+    length = canvas.length
+    bite = length * float(rng.uniform(0.34, 0.46)) * (0.55 + 0.45 * spec.strength)
+    profile = _break_profile(rng, clean)
+    at = np.clip(along / length + 0.5, 0, 1)
+    rough = fractal(streams("border"), canvas.shape, max(0.16 * length, 3.0), 5, 0.62)
+    torn = 0.006 if clean else 0.016
+    limit = bite * sample(profile, np.asarray(at, np.float32)) + torn * length * rough
+    run = x * np.float32(inward[0]) + y * np.float32(inward[1])
+    limit = limit - 1.5 * np.maximum(-run - 0.15 * length, 0)  # not across a slot or a bore
+    field = np.asarray(np.where(np.abs(along) < 0.5 * length, limit - deep, -np.maximum(deep, 1.0)), np.float32)
+    soft = 0.4 * canvas.hair
+    gone = ramp(field, -soft, soft)
+    reach = max(2.0, 1.2 * canvas.blur + 0.6 * canvas.scale)
+    behind = _behind(canvas, solid, open_side, reach, streams)
+    rgb, face = _face(canvas, spec, streams, field, clean)
+    rgb = rgb + gone[..., None] * (behind - rgb)
+    support = np.maximum(gone, face)
+    near = np.abs(along) < 0.5 * length + reach
+    fringe = cv2.dilate(gone, np.ones((3, 3), np.uint8), iterations=max(1, round(reach))) * ~solid * near
+    rgb = np.where(fringe[..., None] > 0.5, behind, rgb)
+    support = np.maximum(support, ramp(fringe, 0.3, 0.7))
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - np.maximum(gone, 0.7 * face), np.float32))
+
+
+def _depth_into(canvas: Canvas, solid: Mask, inward: tuple[float, float], open_side: bool) -> Field:
+    """Distance (px) from the outline into the part; from the picture's border where no outline is in view."""
+    if open_side:
+        return np.asarray(cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    x, y = canvas.grid()
+    run = x * np.float32(inward[0]) + y * np.float32(inward[1])
+    return np.asarray(run - run.min() if max(abs(inward[0]), abs(inward[1])) > 0.99 else run, np.float32)
+
+
+def _break_profile(rng: np.random.Generator, clean: bool) -> Field:
+    """How deep the break goes (0-1) along the outline, 128 samples: straight facets that meet at angles."""
+    t = np.linspace(-1, 1, 128)
+    if clean:
+        power = rng.uniform(3, 6)
+        return np.asarray((1 - np.abs(t) ** power) ** (1 / 2), np.float32)
+    knots = int(rng.integers(3, 6))
+    at = np.sort(np.concatenate([[-1, 1], np.linspace(-0.75, 0.75, knots) + rng.uniform(-0.16, 0.16, knots)]))
+    deep = np.concatenate([[-0.05], rng.uniform(0.45, 1.0, knots), [-0.05]])
+    return np.asarray(np.interp(t, at, deep / deep.max()), np.float32)
+
+
+def _behind(canvas: Canvas, solid: Mask, open_side: bool, reach: float, streams: Streams) -> Colour:
+    """What is seen where the piece was: the background beside it, or the dark behind a part that fills the view."""
+    if not open_side:
+        dark = np.percentile(canvas.base.reshape(-1, 3), 1, axis=0) * 0.35
+        haze = fractal(streams("fill"), canvas.shape, max(0.8 * canvas.length, 8.0), 2)
+        return np.asarray(dark[None, None, :] * (1 + 0.10 * haze)[..., None] + 0.003, np.float32)
+    size = 2 * max(1, round(reach)) + 1
+    wide = cv2.dilate((canvas.part > 0.02).astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    source = wide == 0
+    if np.count_nonzero(source) < 30:
+        source = ~solid
+    return fill(canvas.base, ~source, source, streams("fill"))
+
+
+def _face(canvas: Canvas, spec: DefectSpec, streams: Streams, field: Field, clean: bool) -> tuple[Colour, Field]:
+    """The part with the exposed face along a break, and where that face is (H, W)."""
+    length = canvas.length
+    vary = fractal(streams("face"), canvas.shape, max(0.22 * length, 3.0), 4, 0.6)
+    width = length * (0.03 if clean else 0.075) * np.clip(1 + (0.15 if clean else 0.6) * vary, 0.15, 2.2)
+    width = np.maximum(width, 0.7 * canvas.hair)
+    away = np.maximum(-field, 0)
+    soft = 0.5 * canvas.hair
+    on_part = ramp(canvas.part, 0.3, 0.9)
+    face = ramp(away - width, soft, -soft) * on_part
+    grain = fractal(streams("texture"), canvas.shape, max(0.08 * length, 2.5), 4, 0.75)
+    strong = 0.3 + 0.7 * spec.strength
+    slope = _towards_light(canvas, field)
+    here = surface.level(canvas)
+    fresh = 0.45 if here < 0.12 else (0.22 if here < 0.4 else -0.25)
+    fresh = 0.4 * fresh if clean else fresh
+    mean = canvas.lowpass(max(0.05 * length, 1.5))
+    matter = 0.7 * mean + 0.3 * luma(mean)[..., None]
+    matter = 0.45 * canvas.base + 0.55 * matter
+    gain = np.exp(strong * (fresh + 0.55 * slope + (0.05 if clean else 0.17) * grain))
+    low = np.exp(-0.35 * strong * ramp(away, 1.5 * canvas.hair, 0.0))
+    raw = matter * (gain * low)[..., None]
+    edge = np.exp(-(((away - width) / (0.5 * canvas.hair)) ** 2)) * on_part * (field < 0)
+    lip = canvas.base * np.exp(0.35 * strong * edge * slope)[..., None]
+    rgb = lip + face[..., None] * (raw - lip)
+    return np.asarray(rgb, np.float32), np.maximum(face, ramp(edge, 0.3, 0.8))
+
+
+def _towards_light(canvas: Canvas, field: Field) -> Field:
+    """How far a wall that faces the rising side of ``field`` is turned to the lamp (H, W), -1 to 1."""
+    smooth = cv2.GaussianBlur(field, (0, 0), max(0.02 * canvas.length, 1.2))
+    dx, dy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+    norm = np.maximum(np.hypot(dx, dy), 1e-4)
+    flat = max(float(np.hypot(canvas.light[0], canvas.light[1])), 1e-3)
+    return np.asarray((dx * canvas.light[0] + dy * canvas.light[1]) / norm / flat, np.float32)
+
+
+def bend(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """The outline (or the lines of a texture) pushed out of its course, with the light of the new slope."""
+    rng = streams("shape")
+    inward = canvas.inward or (float(-np.sin(canvas.angle)), float(np.cos(canvas.angle)))
+    x, y = canvas.grid()
+    along = y * np.float32(inward[0]) - x * np.float32(inward[1])
+    run = x * np.float32(inward[0]) + y * np.float32(inward[1])
+    length = canvas.length
+    skew = float(rng.uniform(-0.35, 0.35))
+    spread = 0.24 * length * (1 + skew * np.tanh(along / (0.2 * length)))
+    bump = np.exp(-((along / spread) ** 2))
+    fade = np.cos(0.5 * np.pi * np.clip(run / (0.62 * length), -1, 1)) ** 2
+    side = 1.0 if rng.random() < 0.65 else -1.0
+    amount = side * length * (0.05 + 0.17 * spec.strength)
+    push = np.asarray(amount * bump * fade, np.float32)
+    ys, xs = np.mgrid[0 : canvas.shape[0], 0 : canvas.shape[1]].astype(np.float32)
+    from_x, from_y = xs - push * np.float32(inward[0]), ys - push * np.float32(inward[1])
+    moved = cv2.remap(canvas.base, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    part = cv2.remap(canvas.part, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    gain = relief_gain(np.asarray(-0.55 * np.abs(push), np.float32), canvas.light, 0.35 + 0.65 * spec.strength)
+    rgb = moved * (1 + part * (gain - 1))[..., None]
+    either = cv2.GaussianBlur(np.maximum(part, canvas.part), (0, 0), max(1.5 * canvas.blur, 1.5))
+    support = ramp(np.abs(push), 0.15 * canvas.scale, 0.9 * canvas.scale) * ramp(either, 0.03, 0.2)
+    return Layer(np.asarray(rgb, np.float32), support)
+
+
+def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A piece shifted and turned as a whole; its empty seat shows beside it."""
+    rng = streams("shape")
+    radius = 0.36 * canvas.length
+    seat = _element(canvas, radius)
+    if seat is None:
+        seat = _seat(canvas, spec, rng, radius)
+    turn = float(np.pi if rng.random() < 0.3 else rng.choice([-1, 1]) * rng.uniform(0.25, 0.9))
+    heading = float(rng.uniform(0, 2 * np.pi))
+    step = radius * (0.15 + 0.35 * spec.strength)
+    inside = ramp(seat, -0.4 * canvas.hair, 0.4 * canvas.hair)
+    middle = _middle(inside)
+    c, s = np.cos(-turn), np.sin(-turn)
+    ys, xs = np.mgrid[0 : canvas.shape[0], 0 : canvas.shape[1]].astype(np.float32)
+    px = xs - np.float32(middle[0] + step * np.cos(heading))
+    py = ys - np.float32(middle[1] + step * np.sin(heading))
+    from_x = (px * c - py * s + middle[0]).astype(np.float32)
+    from_y = (px * s + py * c + middle[1]).astype(np.float32)
+    piece = cv2.remap(canvas.base, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    field = cv2.remap(seat, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-1e3)
+    lies = ramp(field, -0.4 * canvas.hair, 0.4 * canvas.hair)
+    hole = seat > -0.8 * canvas.hair
+    source = (seat < -1.5 * canvas.hair) & (canvas.part > 0.98)
+    empty = fill(canvas.base, hole, source, streams("fill"), detail=0.8)
+    strong = 0.25 + 0.75 * spec.strength
+    sunk = surface.cast_shadow(canvas, 1 - inside, 0.16 * radius) * inside
+    ground = np.where(hole[..., None], empty, canvas.base) * np.exp(-strong * (0.25 * inside + 0.5 * sunk))[..., None]
+    shadow = surface.cast_shadow(canvas, lies, max(0.14 * radius, 1.2 * canvas.hair)) * (1 - lies)
+    ground = ground * np.exp(-0.9 * strong * shadow)[..., None]
+    edge = np.exp(-(((field - 0.4 * canvas.hair) / (0.6 * canvas.hair)) ** 2))
+    lit = np.exp(-0.45 * strong * edge * _towards_light(canvas, np.asarray(field, np.float32)))
+    rgb = ground + lies[..., None] * (piece * lit[..., None] - ground)
+    support = np.maximum(np.maximum(ramp(seat, -canvas.hair, 0.0), lies), ramp(shadow, 0.03, 0.3))
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.8 * np.maximum(inside, lies), np.float32))
+
+
+def _element(canvas: Canvas, radius: float) -> Field | None:
+    """Distance field of a compact element that stands out near the site; None where there is none."""
+    tone = np.sqrt(luma(canvas.base))
+    around = cv2.GaussianBlur(tone, (0, 0), radius)
+    differs = np.abs(tone - around) > max(0.10, 3.0 * canvas.contrast)
+    closed = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    _, labels, stats, centres = cv2.connectedComponentsWithStats(closed)
+    height, width = canvas.shape
+    for index in np.argsort(np.hypot(centres[:, 0] - canvas.centre[0], centres[:, 1] - canvas.centre[1])):
+        left, top, w, h, area = stats[index]
+        inner = left > 2 and top > 2 and left + w < width - 2 and top + h < height - 2
+        if index == 0 or not inner or not 0.5 * radius**2 < area < 6 * radius**2 or area < 0.5 * w * h:
+            continue
+        mask = (labels == index).astype(np.uint8)
+        near = cv2.distanceTransform(mask, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
+        return np.asarray(near + 1.5 * canvas.hair, np.float32)
+    return None
+
+
+def _middle(weight: Field) -> tuple[float, float]:
+    """Centre of mass (x, y)."""
+    total = max(float(weight.sum()), 1e-6)
+    ys, xs = np.mgrid[0 : weight.shape[0], 0 : weight.shape[1]]
+    return float((weight * xs).sum() / total), float((weight * ys).sum() / total)

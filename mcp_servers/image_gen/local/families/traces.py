@@ -1,0 +1,154 @@
+"""Conductors: a bridge between two of them (or a spur on one), and a gap in one."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from mcp_servers.errors import RegionError
+from mcp_servers.image_gen.local import strokes
+from mcp_servers.image_gen.local.canvas import Canvas, Layer
+from mcp_servers.image_gen.local.families import _surface as surface
+from mcp_servers.image_gen.local.fill import fill
+from mcp_servers.image_gen.local.shading import luma, ramp
+from mcp_servers.image_gen.local.spec import DefectSpec
+from mcp_servers.image_gen.local.streams import Streams, fractal
+from mcp_servers.vision.scene import Field, Mask
+
+Point = tuple[float, float]
+
+
+def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """Conductor where none should be: a ragged bridge to the neighbour, or a spur where no neighbour is near."""
+    rng = streams("shape")
+    solid = _conductor(canvas)
+    start, end, joined = _crossing(canvas, solid, rng)
+    gap = float(np.hypot(end[0] - start[0], end[1] - start[1]))
+    turn = float(np.arctan2(end[1] - start[1], end[0] - start[0]))
+    points = strokes.path(rng, start, turn, max(gap, 2.0), wander=0.18, kinks=0.12, count=32)
+    points = np.asarray(points + np.linspace(0, 1, 32)[:, None] * (np.asarray(end) - points[-1]), np.float32)
+    width = max(0.30 * canvas.length * (0.55 + 0.45 * spec.strength), 1.1 * canvas.hair)
+    width = min(width, max(1.6 * gap, 1.1 * canvas.hair))
+    line = strokes.ribbon(points, canvas.shape, 3 * width + 4)
+    girth = np.clip(1 + 0.22 * strokes.smooth(rng, 32, 9, 3), 0.5, 1.6).astype(np.float32)
+    if not joined:
+        girth *= np.linspace(1.2, 0.45, 32, dtype=np.float32)
+    rough = fractal(streams("border"), canvas.shape, max(0.5 * width, 2.5), 3, 0.6)
+    bridge = 0.5 * width * strokes.sample(girth, line.along) - line.near + 0.05 * width * rough
+    grown = surface.soft_max(np.asarray(bridge, np.float32), _signed(solid), 0.8 * width)
+    grown = np.minimum(grown, 1.3 * width + 0.3 * width * rough - line.near).astype(np.float32)
+    return _swap(canvas, spec, streams, grown, solid)
+
+
+def open_gap(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A conductor cut through: uneven ends, and what lies beside it shows in the gap."""
+    rng = streams("shape")
+    solid = _conductor(canvas)
+    x, y, half, turn = _on_trace(canvas, solid)
+    ys, xs = np.mgrid[0 : canvas.shape[0], 0 : canvas.shape[1]].astype(np.float32)
+    along = (xs - np.float32(x)) * np.cos(turn) + (ys - np.float32(y)) * np.sin(turn)
+    across = (ys - np.float32(y)) * np.cos(turn) - (xs - np.float32(x)) * np.sin(turn)
+    width = max(0.42 * canvas.length * (0.6 + 0.4 * spec.strength), 1.3 * canvas.hair)
+    rough = fractal(streams("border"), canvas.shape, max(0.7 * half, 2.5), 4, 0.6)
+    slant = float(rng.normal(0, 0.25))
+    gap = 0.5 * width - np.abs(along + slant * across) + 0.10 * min(width, 2 * half) * rough
+    gap = np.minimum(gap, 1.5 * half + 1.5 * canvas.hair - np.abs(across))
+    return _swap(canvas, spec, streams, np.asarray(gap, np.float32), ~solid)
+
+
+def _swap(canvas: Canvas, spec: DefectSpec, streams: Streams, field: Field, source: Mask) -> Layer:
+    """The place where ``field`` is positive made of what ``source`` is made of."""
+    soft = 0.35 * canvas.hair
+    inside = ramp(field, -soft, soft)
+    size = 2 * max(1, round(0.9 * canvas.blur + 0.4 * canvas.scale)) + 1
+    pure = cv2.erode(source.astype(np.uint8), np.ones((size, size), np.uint8)) > 0
+    pure = pure if np.count_nonzero(pure) > 20 else source
+    filled = fill(canvas.base, ~pure, pure, streams("fill"))
+    cover = (inside * (0.6 + 0.4 * spec.strength**0.5))[..., None]
+    rgb = (np.sqrt(canvas.base) * (1 - cover) + np.sqrt(filled) * cover) ** 2  # even steps to the eye
+    change = cv2.dilate(np.abs(luma(rgb) - luma(canvas.base)), np.ones((3, 3), np.uint8))
+    support = inside * ramp(change, 0.004, 0.03)
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.9 * inside, np.float32))
+
+
+def _conductor(canvas: Canvas) -> Mask:
+    """Conductors in the window: of its two clearly different tones the one that forms the slimmer shapes.
+
+    In a picture of pure black and white (a binarised scan) conductors are the black.
+    Raises RegionError where the window shows no two clearly different tones.
+    """
+    tone = np.clip(np.sqrt(luma(canvas.base)) * 255, 0, 255).astype(np.uint8)
+    _, high = cv2.threshold(cv2.GaussianBlur(tone, (0, 0), 1.0), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    bright = high.astype(bool)
+    share = float(bright.mean())
+    step = float(tone[bright].mean() - tone[~bright].mean()) if 0.02 < share < 0.98 else 0.0
+    between = share * (1 - share) * step**2
+    if step < 22 or between < 0.6 * float(tone.astype(np.float32).var()):
+        raise RegionError("no conductor stands out here; set region around a trace, or ask for another place or seed")
+    if float(tone[bright].mean()) > 235 and float(tone[~bright].mean()) < 25:
+        return ~bright
+    thickness = [float(cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)[m].mean()) for m in (bright, ~bright)]
+    return np.asarray(bright if thickness[0] < thickness[1] else ~bright)
+
+
+def _signed(mask: Mask) -> Field:
+    """Distance (px) to the outline of a mask, positive inside."""
+    inner = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
+    outer = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(inner - outer, np.float32)
+
+
+def _crossing(canvas: Canvas, solid: Mask, rng: np.random.Generator) -> tuple[Point, Point, bool]:
+    """Where a bridge starts and ends, and whether it reaches a second conductor."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8))
+    order = [i for i in np.argsort(-stats[:, cv2.CC_STAT_AREA]) if i and stats[i, cv2.CC_STAT_AREA] > canvas.hair**2][
+        :6
+    ]
+    away = np.hypot(*canvas.grid())
+    fields = [cv2.distanceTransform((labels != i).astype(np.uint8), cv2.DIST_L2, 5) for i in order]
+    best: tuple[float, int, int, int] | None = None
+    for a in range(len(order)):
+        for b in range(a + 1, len(order)):
+            cost = fields[a] + fields[b] + 0.25 * away
+            at = int(np.argmin(np.where(solid, 1e9, cost)))
+            if best is None or float(cost.flat[at]) < best[0]:
+                best = (float(cost.flat[at]), a, b, at)
+    if best is not None:
+        _, a, b, at = best
+        if float(fields[a].flat[at] + fields[b].flat[at]) < 1.5 * canvas.length:
+            middle = (at % canvas.shape[1], at // canvas.shape[1])
+            return _nearest(labels == order[a], middle), _nearest(labels == order[b], middle), True
+    start = _nearest(solid, canvas.centre)
+    slope = cv2.GaussianBlur(_signed(solid), (0, 0), max(2.0, canvas.hair))
+    row, column = int(start[1]), int(start[0])
+    dx = -float(cv2.Sobel(slope, cv2.CV_32F, 1, 0)[row, column])
+    dy = -float(cv2.Sobel(slope, cv2.CV_32F, 0, 1)[row, column])
+    turn = float(np.arctan2(dy, dx)) + float(rng.normal(0, 0.3))
+    reach = 0.6 * canvas.length
+    return start, (start[0] + reach * float(np.cos(turn)), start[1] + reach * float(np.sin(turn))), False
+
+
+def _nearest(mask: Mask, to: Point) -> Point:
+    """The pixel (x, y) of a mask that is nearest to a point."""
+    ys, xs = np.nonzero(mask)
+    best = int(np.argmin((xs - to[0]) ** 2 + (ys - to[1]) ** 2))
+    return float(xs[best]), float(ys[best])
+
+
+def _on_trace(canvas: Canvas, solid: Mask) -> tuple[float, float, float, float]:
+    """A point in the middle of a conductor near the site: x, y, half its width, and its direction (radians)."""
+    deep = cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5)
+    ridge = solid & (deep >= cv2.dilate(deep, np.ones((3, 3), np.uint8)) - 1e-3)
+    mask = cv2.GaussianBlur(solid.astype(np.float32), (0, 0), 1.5)
+    gx, gy = cv2.Sobel(mask, cv2.CV_32F, 1, 0), cv2.Sobel(mask, cv2.CV_32F, 0, 1)
+    sigma = max(3.0, 1.2 * float(np.median(deep[ridge])))
+    jxx, jyy, jxy = (cv2.GaussianBlur(p, (0, 0), sigma) for p in (gx * gx, gy * gy, gx * gy))
+    coherence = np.hypot(jxx - jyy, 2 * jxy) / (jxx + jyy + 1e-9)
+    turn = 0.5 * np.arctan2(2 * jxy, jxx - jyy) + np.pi / 2
+    pad = np.maximum(deep / (1.4 * float(np.median(deep[ridge]))) - 1, 0)
+    cost = np.hypot(*canvas.grid()) / canvas.length + 3 * (1 - coherence) + 4 * pad
+    margin = max(2, round(0.05 * max(canvas.shape)))
+    cost[:margin], cost[-margin:], cost[:, :margin], cost[:, -margin:] = 99, 99, 99, 99
+    at = int(np.argmin(np.where(ridge, cost, 1e9)))
+    row, column = at // canvas.shape[1], at % canvas.shape[1]
+    return float(column), float(row), float(deep[row, column]), float(turn[row, column])
