@@ -70,6 +70,17 @@ def path(
     return np.stack([xs, ys], 1).astype(np.float32)
 
 
+def splintered(rng: np.random.Generator, points: Points, amount: float) -> Points:
+    """The path with every step broken into three that swerve by up to ``amount`` of the step's length or so."""
+    steps = np.diff(points, axis=0)
+    aside = np.stack([-steps[:, 1], steps[:, 0]], 1)
+    swerve = rng.normal(0, amount, (len(steps), 2))
+    first = points[:-1] + 0.33 * steps + swerve[:, :1] * aside
+    second = points[:-1] + 0.67 * steps + swerve[:, 1:] * aside
+    mixed = np.stack([points[:-1], first, second], 1).reshape(-1, 2)
+    return np.asarray(np.concatenate([mixed, points[-1:]]), np.float32)
+
+
 def centred(points: Points, centre: tuple[float, float]) -> Points:
     """The path moved so that the middle between its ends lies at ``centre``."""
     shift = np.asarray(centre, np.float32) - (points[0] + points[-1]) / 2

@@ -40,7 +40,7 @@ def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     exposed = _substrate(canvas, spec, texture)
     mix = np.clip(bare * min(1.0, 1.15 * depth), 0, 0.95)[..., None]
     rgb = canvas.shaded(gain)
-    rgb = rgb + mix * (exposed * np.clip(gain, 0.6, 1.8)[..., None] - rgb)
+    rgb = rgb + mix * (exposed * np.clip(gain, 0.8, 1.8)[..., None] - rgb)
     shine = glint(1.5 * height, canvas.light) * min(1.0, depth)
     rgb = rgb + (0.10 + 0.5 * canvas.tone) * 0.5 * shine[..., None]
     support = np.maximum(bare, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.06, 0.35))
@@ -54,12 +54,12 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     kinks = 0.12 if "straight" in spec.shapes else 0.5 if "jagged" in spec.shapes else 0.32
     bend = _bend(spec, rng, 0.35, 1.1)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.22, kinks=kinks, count=SAMPLES)
-    main = strokes.centred(main, canvas.centre)
+    main = strokes.splintered(rng, strokes.centred(main, canvas.centre), 0.11)
     at_outline = canvas.inward is not None
     if canvas.inward is not None and float((main[-1] - main[0]) @ np.asarray(canvas.inward, np.float32)) < 0:
         main = main[::-1].copy()  # it starts where the outline is
-    open_ = strokes.taper(SAMPLES, 0.02 if at_outline else 0.25, 0.55) * np.clip(
-        1 + 0.35 * strokes.smooth(rng, SAMPLES, 8, 3), 0.35, 1.8
+    open_ = strokes.taper(len(main), 0.02 if at_outline else 0.25, 0.55) * np.clip(
+        1 + 0.4 * strokes.smooth(rng, len(main), 24, 4), 0.3, 1.9
     )
     pieces: list[tuple[strokes.Points, NDArray[np.float32]]] = [(main, np.asarray(open_, np.float32))]
     forks = int(rng.integers(1, 4)) + 3 * ("branching" in spec.shapes) - ("hairline" in spec.shapes)
@@ -70,13 +70,15 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     core = np.zeros(canvas.shape, np.float32)
     halo = np.zeros(canvas.shape, np.float32)
     step = np.zeros(canvas.shape, np.float32)
+    grit = fractal(streams("texture"), canvas.shape, max(2.5 * width, 3.0), 4)
+    ragged = 0.10 * width * grit
     for index, (points, profile) in enumerate(pieces):
         line = strokes.ribbon(points, canvas.shape, 5 * width + 2)
         local = strokes.sample(profile, line.along)
         half = 0.5 * width * np.maximum(local, 0.02)
         fade = np.clip(local * 2.5, 0, 1)
         aa = 0.35 * canvas.scale
-        core = np.maximum(core, ramp(line.near, half + aa, np.maximum(half - aa, 0)) * fade)
+        core = np.maximum(core, ramp(line.near + ragged, half + aa, np.maximum(half - aa, 0)) * fade)
         halo = np.maximum(halo, np.exp(-((line.near / (1.1 * width)) ** 2)) * fade)
         if index == 0:
             lifted = np.exp(-np.maximum(line.offset, 0) / (1.6 * width)) * (line.offset > 0) * (line.near < 5 * width)
@@ -84,7 +86,6 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     depth = canvas.depth(spec.strength)
     gain = np.exp(-depth * (2.3 * core + 0.30 * halo))
     gain = gain * relief_gain(step, canvas.light, 0.8 * depth) ** (1 - core)
-    grit = fractal(streams("texture"), canvas.shape, max(2.5 * width, 3.0), 3)
     gain = gain * np.exp(0.12 * depth * grit * halo)
     rgb = canvas.shaded(np.asarray(gain, np.float32)) + _pale_edge(canvas, core, halo, depth)
     support = np.maximum(core, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.08, 0.6))
@@ -168,9 +169,9 @@ def _substrate(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator) -> Co
         pigment = to_linear(np.array([[spec.colour]], np.float32))
         return np.asarray(pigment * np.clip(grey / max(level, 0.01), 0.5, 1.6), np.float32)
     paler = level < 0.3 or (level < 0.5 and rng.random() < 0.5)
-    step = 0.75 + 2.5 * canvas.contrast
+    step = 0.9 + 2.5 * canvas.contrast
     if not paler:
-        return np.asarray((0.75 * base + 0.25 * grey) * np.exp(-step), np.float32)
+        return np.asarray((0.8 * base + 0.2 * grey) * np.exp(-0.6 * step), np.float32)
     return np.asarray((0.12 * base + 0.88 * grey) * (np.exp(step) + 0.03 / (level + 0.01)), np.float32)
 
 
@@ -190,12 +191,13 @@ def _fork(
     """A branch that leaves a crack at an acute angle and is thinner than it."""
     count = len(points)
     at = int(rng.integers(round(0.2 * count), round(0.8 * count)))
-    ahead = points[min(at + 4, count - 1)] - points[max(at - 4, 0)]
+    near = max(4, count // 16)
+    ahead = points[min(at + near, count - 1)] - points[max(at - near, 0)]
     angle = float(np.arctan2(ahead[1], ahead[0])) + float(rng.choice([-1, 1]) * rng.uniform(0.4, 1.0))
     reach = length * float(rng.uniform(0.12, 0.32))
     start = (float(points[at, 0]), float(points[at, 1]))
-    branch = strokes.path(rng, start, angle, reach, wander=0.2, kinks=kinks, count=32)
-    thin = 0.7 * float(profile[at]) * strokes.taper(32, 0.01, 0.8)
+    branch = strokes.splintered(rng, strokes.path(rng, start, angle, reach, wander=0.2, kinks=kinks, count=24), 0.11)
+    thin = 0.7 * float(profile[at]) * strokes.taper(len(branch), 0.01, 0.8)
     return branch, np.asarray(thin, np.float32)
 
 
