@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mcp_servers.mask_gen.local.exact import IDENTICAL, changed_pixels, find_exact
+from mcp_servers.mask_gen.local.exact import changed_pixels, find_exact, same_photo
 from mcp_servers.mask_gen.local.registered import find_registered
 from mcp_servers.mask_gen.local.result import MaskResult
 from mcp_servers.vision.scene import Image
@@ -36,6 +36,6 @@ def find_mask(normal: Image, anomaly: Image) -> MaskResult:
             f"{anomaly.shape[1]} x {anomaly.shape[0]} px): resize the anomaly image to the normal one's size."
         )
     changed = changed_pixels(normal, anomaly)
-    if 1 - float(changed.mean()) >= IDENTICAL:
+    if same_photo(normal, changed):
         return find_exact(normal, anomaly, changed)
     return find_registered(normal, anomaly)

@@ -22,7 +22,9 @@ SCALES = {1.0: 8.0, 2.0: 5.0, 4.0: 3.0, 8.0: 2.5}
 """Sigma (px at 512 px) of a local average -> colour difference (dE) from which a change of that extent counts."""
 CHROMA = 0.5
 """Weight of a and b against L: chroma subsampling leaves blocks of false colour in honest redraws."""
-SEED_Z, GROW_Z = 6.0, 3.0
+CALM, LEAST = 2.2, 0.27
+"""A pair that agrees well elsewhere needs less: so many times its typical peak, at least this share of SCALES."""
+SEED_Z, GROW_Z = 9.0, 3.0
 """Robust z-scores that start and that extend a defect."""
 
 
@@ -77,17 +79,30 @@ def changed(normal: Field, anomaly: Field, valid: Mask) -> tuple[Mask, float, fl
     unit = max(1.0, max(valid.shape) / 512)
     evidence = np.zeros(valid.shape, np.float32)
     support = np.zeros(valid.shape, bool)
-    for sigma, floor in SCALES.items():
+    for sigma, most in SCALES.items():
         mean = _norm(cv2.GaussianBlur(delta, (0, 0), sigma * unit))
         busy = np.sqrt(cv2.GaussianBlur(steep, (0, 0), max(1.5, sigma) * unit))
         level, spread = expected(mean, busy, valid)
         z = (mean - level) / spread
+        floor = float(np.clip(CALM * typical_peak(mean, valid), LEAST * most, most))
         evidence = np.maximum(evidence, np.minimum(z / SEED_Z, mean / floor) * valid)
         support |= (z >= GROW_Z) & (mean >= 0.4 * floor) & valid
+    margin = round(4 * unit)
+    inner = np.zeros_like(valid)  # what enters or leaves at the picture's border is no evidence of a defect
+    inner[margin:-margin, margin:-margin] = True
+    evidence *= inner
     support = hysteresis(evidence >= 1, support)
     fine = _norm(cv2.GaussianBlur(delta, (0, 0), 1.0 * unit))
-    mask = visible(fine, support, 1.5, low=0.25, high=0.5)
+    mask = visible(fine, support, 1.5)
     return mask, float(evidence.max()), float(fine.max())
+
+
+def typical_peak(difference: Field, valid: Mask) -> float:
+    """Upper quartile of the peaks in an 8 x 8 grid of blocks: the peak (dE) that an honest redraw shows."""
+    h, w = (max(1, n // 8) for n in valid.shape)
+    seen = (difference * valid)[: 8 * h, : 8 * w]
+    peaks = seen.reshape(-1, h, seen.shape[1] // w, w).max(axis=(1, 3))
+    return float(np.percentile(peaks, 75))
 
 
 def _norm(delta: Field) -> Field:
@@ -99,7 +114,8 @@ def expected(difference: Field, busy: Field, valid: Mask) -> tuple[Field, Field]
     """Level and spread (both (H, W), dE) of the difference that an honest redraw leaves, given local business.
 
     Noise level function: pixels are ranked by ``busy`` into 12 bins; level is each bin's median, spread its
-    scaled MAD, both smoothed, made non-decreasing and interpolated. Floors keep perfect pairs from exploding.
+    scaled MAD, interpolated, and never above that of a busier bin: a defect that fills the calm
+    places must not pass for their honest level. A floor keeps perfect pairs from exploding.
     """
     values, keys = difference[valid], busy[valid]
     step = max(1, len(values) // 60_000)
@@ -114,8 +130,8 @@ def expected(difference: Field, busy: Field, valid: Mask) -> tuple[Field, Field]
         centres.append(0.5 * float(low + high))
         levels.append(middle)
         spreads.append(1.4826 * float(np.median(np.abs(pick - middle))))
-    level = np.maximum.accumulate(np.array(levels))
-    spread = np.maximum.accumulate(np.maximum(np.array(spreads), 0.25))
+    level = np.minimum.accumulate(np.array(levels)[::-1])[::-1]
+    spread = np.maximum(np.minimum.accumulate(np.array(spreads)[::-1])[::-1], 0.25)
     return (
         np.interp(busy, centres, level).astype(np.float32),
         np.interp(busy, centres, spread).astype(np.float32),

@@ -64,12 +64,13 @@ def group(mask: Mask, reach: int) -> tuple[int, np.ndarray[tuple[int, int], np.d
     return count, np.asarray(np.where(mask, labels, 0).astype(np.int32))
 
 
-def visible(difference: Field, support: Mask, floor: float, low: float, high: float) -> Mask:
+def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0) -> Mask:
     """The visible defect inside ``support``: hysteresis relative to each piece's own strength.
 
-    difference: (H, W) colour difference (dE units), already locally averaged. Pixels above ``high`` times the
-    piece's strength (its 90th percentile) seed the mask, neighbours above ``low`` times it join, both at least
-    ``floor``. Gaps that are small against the piece are closed, enclosed holes filled, specks dropped.
+    difference: (H, W) colour difference (dE), locally averaged. Pixels above half the piece's strength (its 90th
+    percentile) seed the mask; neighbours join from a quarter of it, or from ``masking`` (dE, what the texture
+    hides) but at most 45% of it. Both need about ``floor`` (dE). Gaps that are small against the piece are
+    closed, enclosed holes filled, specks dropped.
     """
     out = np.zeros(support.shape, bool)
     reach = max(1, round(0.004 * max(support.shape)))
@@ -81,7 +82,8 @@ def visible(difference: Field, support: Mask, floor: float, low: float, high: fl
         strength = float(np.percentile(difference[piece], 90))
         if strength < floor:
             continue
-        strong = piece & (difference >= max(floor, high * strength))
+        low = float(np.clip(masking / strength, 0.22, 0.45))
+        strong = piece & (difference >= max(floor, (low + 0.28) * strength))
         weak = piece & (difference >= max(0.7 * floor, low * strength))
         out |= hysteresis(strong, weak)
     return tidy(out, difference)
