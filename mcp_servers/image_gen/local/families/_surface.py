@@ -92,6 +92,11 @@ def opposite(canvas: Canvas, rng: np.random.Generator, dark: float, bright: floa
     return dark if rng.random() < 0.6 else bright
 
 
+def exposure(canvas: Canvas) -> float:
+    """How bright white matter is in this photo, 0-1: a dark photo has no pure white in it."""
+    return float(np.clip(2.5 * np.percentile(luma(canvas.base), 90) + 0.12, 0.2, 1.0))
+
+
 def illumination(canvas: Canvas, sigma: float) -> Field:
     """How strongly each place is lit relative to the site (H, W), about 1: shading without fine texture."""
     smooth = luma(canvas.lowpass(max(sigma, 1.0)))

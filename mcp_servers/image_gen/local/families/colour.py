@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
 from mcp_servers.image_gen.local.families import _surface as surface
 from mcp_servers.image_gen.local.shading import Colour, glint, luma, ramp, relief_gain
@@ -61,35 +63,55 @@ def _splash(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: 
 
 
 def _ink(canvas: Canvas, spec: DefectSpec, streams: Streams, pigment: NDArray[np.float32]) -> Layer:
-    """Ink or paint rubbed on: saturated translucent strokes that pool here and run dry there."""
-    rng = streams("shape")
+    """Ink or paint: saturated strokes and drops, dark where they pool, bleeding at the border, dry on rough ground."""
     radius = 0.42 * canvas.length
-    x, y = canvas.axes()
-    wander = fractal(streams("texture"), canvas.shape, max(0.6 * radius, 3.0), 3, 0.45)
-    u = x + 0.11 * radius * wander
-    v = y + 0.11 * radius * fractal(streams("mottle"), canvas.shape, max(0.6 * radius, 3.0), 3, 0.45)
-    field = np.full(canvas.shape, -1e3, np.float32)
-    for index in range(int(rng.integers(3, 6))):
-        cx, cy = rng.normal(0, 0.38) * radius, rng.normal(0, 0.26) * radius
-        size = radius * float(rng.uniform(0.28, 0.45) if index == 0 else rng.uniform(0.07, 0.26))
-        slim, turn = float(rng.uniform(1.2, 3.2)), float(rng.normal(0, 0.5))
-        p = (u - cx) * np.cos(turn) + (v - cy) * np.sin(turn)
-        q = (v - cy) * np.cos(turn) - (u - cx) * np.sin(turn)
-        field = surface.soft_max(field, (size - np.hypot(p / slim, q)).astype(np.float32), 0.12 * radius)
-    edge = max(0.8 * canvas.hair, 0.06 * radius)
+    field = _strokes(canvas, streams("shape"), radius)
+    edge = max(0.8 * canvas.hair, 0.045 * radius)
+    cloud = fractal(streams("texture"), canvas.shape, max(0.6 * radius, 3.0), 4, 0.55)
     streaks = fractal(streams("brush"), canvas.shape, max(0.14 * radius, 2.5), 3, 0.6)
-    cloud = fractal(streams("cloud"), canvas.shape, max(0.5 * radius, 3.0), 4, 0.6)
     valleys = np.clip(-surface.detail(canvas, 3 * canvas.scale) / max(2 * canvas.contrast, 0.02), -1, 1)
-    dry = ramp(field / (0.34 * radius) + 0.22 * streaks + 0.30 * cloud + 0.25 * valleys, 0.0, 0.75)
-    pool = ramp(field / radius + 0.10 * cloud, 0.08, 0.36)
-    film = ramp(field + 0.4 * edge * streaks, -edge, 1.8 * edge)
-    density = film * (0.20 + 0.55 * dry + 0.55 * pool)
-    tint = np.clip(pigment / float(pigment.max()), 0.02, 1).astype(np.float32)
-    shade = surface.illumination(canvas, 4 * canvas.scale)[..., None]
-    rgb = surface.filtered(canvas.base, tint, 1.5 * spec.strength * density)
-    cover = np.clip(0.9 * spec.strength**0.8 * density, 0, 0.93)[..., None]
-    rgb = rgb + cover * (pigment * np.clip(shade, 0.6, 1.4) * (1 - 0.45 * pool[..., None]) - rgb)
-    return Layer(np.asarray(rgb, np.float32), ramp(field, -1.8 * edge, 0.5 * edge), keep=1 - 0.5 * cover[..., 0])
+    rough = min(1.0, canvas.contrast / 0.10)
+    film = ramp(field + rough * edge * (0.6 * streaks + 0.5 * valleys), -edge, 1.2 * edge)
+    bleed = ramp(field + 0.05 * radius * cloud, -0.22 * radius, 0.05 * radius)
+    pool = ramp(field / radius + 0.05 * cloud, 0.02, 0.26)
+    density = film * np.clip(0.38 + 0.62 * pool + 0.14 * cloud + 0.2 * rough * valleys, 0.1, 1.3) + 0.07 * bleed
+    tint = np.clip(0.88 * pigment / float(pigment.max()), 0.012, 1).astype(np.float32)
+    rgb = surface.filtered(canvas.base, tint, 2.1 * spec.strength**0.8 * density)
+    dark = float(np.clip(1 - surface.level(canvas) / 0.35, 0, 1))
+    body = np.clip(spec.strength**0.8 * (0.25 + 0.60 * dark) * density, 0, 0.93)
+    shade = np.clip(surface.illumination(canvas, 4 * canvas.scale), 0.6, 1.4)[..., None]
+    rgb = rgb + body[..., None] * (pigment * shade * (1 - 0.3 * pool[..., None]) - rgb)
+    if streams("gloss").random() < 0.6 and rough < 0.8:
+        dome = 0.16 * radius * np.sqrt(np.clip(field / (0.24 * radius), 0, 1)) + 0.015 * radius * cloud * pool
+        dome = cv2.GaussianBlur(dome.astype(np.float32), (0, 0), max(0.035 * radius, 0.8))
+        shine = glint(dome, canvas.light, 50.0) * pool * spec.strength * surface.exposure(canvas)
+        rgb = rgb + 0.6 * np.clip(shine, 0, 1)[..., None]
+    support = np.maximum(ramp(field, -1.6 * edge, 0.5 * edge), ramp(0.07 * bleed, 0.008, 0.06))
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.5 * film * spec.strength, np.float32))
+
+
+def _strokes(canvas: Canvas, rng: np.random.Generator, radius: float) -> Field:
+    """Outline of a few strokes with uneven pressure that run into a pool, and of drops beside them."""
+    x, y = canvas.grid()
+    shake = np.float32(0.035 * radius)
+    x = x + shake * fractal(rng, canvas.shape, max(0.5 * radius, 3.0), 3)
+    y = y + shake * fractal(rng, canvas.shape, max(0.5 * radius, 3.0), 3)
+    field = np.full(canvas.shape, -1e3, np.float32)
+    for index in range(int(rng.integers(2, 5))):
+        start = (canvas.centre[0] + rng.normal(0, 0.25) * radius, canvas.centre[1] + rng.normal(0, 0.25) * radius)
+        turn = canvas.angle + float(rng.normal(0, 0.25 if index == 0 else 1.2))
+        reach = radius * float(rng.uniform(1.0, 1.6) if index == 0 else rng.uniform(0.3, 0.9))
+        points = strokes.path(rng, (0, 0), turn, reach, bend=float(rng.normal(0, 1.3)), wander=0.2, count=14)
+        line = strokes.ribbon(strokes.centred(points, start), canvas.shape, 0.8 * radius)
+        girth = radius * float(rng.uniform(0.08, 0.2)) * np.clip(1 + 0.4 * strokes.smooth(rng, 14, 5), 0.3, 2.0)
+        bar = strokes.sample(girth.astype(np.float32), line.along) - np.minimum(line.near, 2 * radius)
+        field = surface.soft_max(field, np.asarray(bar, np.float32), 0.10 * radius)
+    for _ in range(int(rng.integers(2, 6))):
+        far, turn = radius * float(rng.uniform(0.0, 0.95)), float(rng.uniform(0, 2 * np.pi))
+        size = radius * float(0.05 + 0.24 * rng.random() ** 2)
+        drop = size - np.hypot(x - np.float32(far * np.cos(turn)), (y - np.float32(far * np.sin(turn))))
+        field = surface.soft_max(field, np.asarray(drop, np.float32), 0.08 * radius)
+    return np.asarray(field + 0.02 * radius * fractal(rng, canvas.shape, max(0.3 * radius, 3.0), 3), np.float32)
 
 
 def discoloration(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -100,7 +122,8 @@ def discoloration(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     mottle = fractal(streams("texture"), canvas.shape, max(0.7 * radius, 4.0), 4, 0.55)
     soft = float(rng.uniform(0.45, 0.9)) * radius
     side = np.clip(1 + 0.6 * fractal(streams("border"), canvas.shape, max(1.6 * radius, 6.0), 1), 0.25, 1.8)
-    amount = ramp(field / side, -0.25 * soft, 0.9 * soft) * np.clip(0.85 + 0.22 * mottle, 0.3, 1.3)
+    field = cv2.GaussianBlur(field, (0, 0), 0.10 * radius)
+    amount = ramp(field / side, -0.35 * soft, 0.9 * soft) * np.clip(0.85 + 0.22 * mottle, 0.3, 1.3)
     depth = canvas.depth(spec.strength)
     pigment = surface.pigment(spec)
     if pigment is not None:
@@ -113,7 +136,7 @@ def discoloration(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     return Layer(rgb, ramp(amount, 0.02, 0.14))
 
 
-RUST_TONES: tuple[tuple[int, int, int], ...] = ((46, 33, 24), (84, 56, 32), (122, 78, 40), (164, 108, 60))
+RUST_TONES: tuple[tuple[int, int, int], ...] = ((44, 34, 23), (80, 56, 28), (118, 80, 34), (158, 112, 54))
 """sRGB of rust from wet and deep to dry and powdery."""
 
 
@@ -130,9 +153,12 @@ def rust(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     coarse = fractal(streams("texture"), canvas.shape, max(0.35 * radius, 4.0), 5, 0.7)
     grit = fractal(streams("grit"), canvas.shape, max(2.2 * canvas.scale, 2.2), 2, 0.7)
     rgb = _oxide(canvas, spec, 0.42 + 0.16 * coarse + 0.09 * grit - 0.12 * heart)
-    crust = grip * (0.8 + 0.35 * heart + 0.25 * coarse) * canvas.hair + 0.5 * grip * grit * canvas.scale
-    gain = relief_gain(np.asarray(crust, np.float32), canvas.light, 0.4 + 0.6 * spec.strength)
-    rgb = rgb * np.clip(gain * (1 + 0.10 * grit), 0.35, 2.0)[..., None]
+    bare = ramp(coarse - 0.35 * spots, 0.9, 1.4)[..., None] * 0.6
+    metal = np.array([1.0, 0.97, 0.80], np.float32) * np.float32(0.15 * _rust_exposure(canvas))
+    rgb = rgb + bare * (metal - rgb)
+    crust = grip * (0.5 + 0.25 * heart + 0.2 * coarse) * canvas.hair + 0.2 * grip * grit * canvas.scale
+    gain = relief_gain(np.asarray(crust, np.float32), canvas.light, 0.3 + 0.5 * spec.strength)
+    rgb = rgb * np.clip(gain * (1 + 0.08 * grit), 0.45, 1.5)[..., None]
     rgb = rgb * (0.55 + 0.45 * surface.illumination(canvas, 3 * canvas.scale))[..., None]
     rgb = rgb * np.exp(0.5 * surface.detail(canvas, 3 * canvas.scale))[..., None]
     halo: Field = np.asarray(ramp(ground, -0.38, 0.02) * (1 - 0.5 * grip), np.float32)
@@ -158,8 +184,12 @@ def _oxide(canvas: Canvas, spec: DefectSpec, ripeness: Field) -> Colour:
     at = np.clip(ripeness, 0, 1) * (len(tones) - 1)
     low = np.minimum(at.astype(int), len(tones) - 2)
     share = (at - low)[..., None]
-    exposure = np.clip(float(canvas.tone.max()) / 0.28, 0.4, 1.15)
-    return np.asarray((tones[low] * (1 - share) + tones[low + 1] * share) * exposure, np.float32)
+    return np.asarray((tones[low] * (1 - share) + tones[low + 1] * share) * _rust_exposure(canvas), np.float32)
+
+
+def _rust_exposure(canvas: Canvas) -> float:
+    """How bright rust is in this photo relative to a well exposed one."""
+    return float(np.clip(float(canvas.tone.max()) / 0.28, 0.4, 1.1))
 
 
 def _rust_pigment(spec: DefectSpec) -> NDArray[np.float32] | None:

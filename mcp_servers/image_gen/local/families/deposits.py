@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
 from mcp_servers.image_gen.local.families import _surface as surface
-from mcp_servers.image_gen.local.shading import glint, luma, ramp, relief_gain
+from mcp_servers.image_gen.local.shading import glint, ramp, relief_gain
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.vision.scene import Field
@@ -93,10 +93,10 @@ def glue(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     bent = cv2.remap(canvas.base, xs - 0.45 * height * dx, ys - 0.45 * height * dy, cv2.INTER_LINEAR, borderMode=2)
     pigment = surface.pigment(spec)
     tint = np.array([0.93, 0.88, 0.74], np.float32)
-    milky = pigment if pigment is not None else np.array([0.80, 0.77, 0.68], np.float32) * _exposure(canvas)
+    milky = pigment if pigment is not None else np.array([0.80, 0.77, 0.68], np.float32) * surface.exposure(canvas)
     strong = 0.25 + 0.75 * spec.strength
     rgb = surface.filtered(bent, tint, strong * (0.35 + 0.65 * height / (0.5 * thick)) * inside)
-    cloud = np.clip(0.10 + 0.05 * ripple, 0, 1) * (1.0 if pigment is None else 3.5)
+    cloud = np.clip(0.07 + 0.04 * ripple, 0, 1) * (1.0 if pigment is None else 3.5)
     rgb = rgb + (spec.strength * cloud * inside)[..., None] * (milky - rgb)
     away = -(dx * canvas.light[0] + dy * canvas.light[1])
     slope = np.hypot(dx, dy)
@@ -104,7 +104,7 @@ def glue(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     caustic = 0.45 * strong * inside * slope * ramp(-away, 0.05, 0.6)
     rgb = rgb * (1 + caustic)[..., None]
     flash = glint(height, canvas.light, 60.0) * inside + 0.25 * glint(height, canvas.light, 12.0) * inside
-    rgb = rgb + (strong * 0.85 * flash)[..., None] * (0.25 + 0.75 * _exposure(canvas))
+    rgb = rgb + (strong * 0.85 * flash)[..., None] * (0.25 + 0.75 * surface.exposure(canvas))
     shadow = surface.cast_shadow(canvas, inside, 0.5 * thick) * (1 - inside) * 0.45 * strong
     rgb = np.where((inside > 0.01)[..., None], rgb, canvas.base)
     rgb = rgb * np.exp(-shadow)[..., None]
@@ -122,11 +122,6 @@ def _lump(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: fl
     width = np.clip(0.13 + 0.05 * strokes.smooth(rng, 64, 12, 3), 0.05, 0.3) * radius
     width[-14:] += 0.13 * radius * np.sin(np.linspace(0, np.pi, 14))
     return np.asarray(np.maximum(strokes.sample(width.astype(np.float32), line.along), canvas.hair) - line.near)
-
-
-def _exposure(canvas: Canvas) -> float:
-    """How bright white matter is in this photo, 0-1: a dark photo has no pure white in it."""
-    return float(np.clip(2.5 * np.percentile(luma(canvas.base), 90) + 0.12, 0.2, 1.0))
 
 
 GLYPHS = "ABCEFHKLNPRSTXZ0123456789"
@@ -162,7 +157,7 @@ def misprint(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     ink = np.maximum(ink, 0.75 * drag * side * np.clip(0.7 + 0.45 * streaks, 0, 1.2))
     pigment = surface.pigment(spec)
     if pigment is None:
-        pigment = np.full(3, 0.012 if surface.level(canvas) > 0.07 else 0.55 * _exposure(canvas), np.float32)
+        pigment = np.full(3, 0.012 if surface.level(canvas) > 0.07 else 0.55 * surface.exposure(canvas), np.float32)
     cover = np.clip(ink * (0.12 + 0.82 * spec.strength), 0, 0.95).astype(np.float32)
     shade = np.clip(surface.illumination(canvas, 4 * canvas.scale), 0.6, 1.5)[..., None]
     rgb = canvas.base + cover[..., None] * (pigment * shade - canvas.base)

@@ -26,11 +26,12 @@ def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         return _bite(canvas, spec, streams, clean=True)
     rng = streams("shape")
     radius = 0.46 * canvas.length
-    field = _seat(canvas, spec, rng, radius)
+    torn_out = "round" not in spec.shapes and (bool(spec.shapes & {"irregular", "jagged"}) or rng.random() < 0.6)
+    field = _chunk(canvas, rng, radius) if torn_out else _seat(canvas, spec, rng, radius)
     wall = max(0.16 * radius, 0.8 * canvas.hair)
     inside = ramp(field, -0.4 * canvas.hair, 0.4 * canvas.hair)
     hole = field > -0.6 * canvas.hair
-    source = (field < -1.5 * canvas.hair) & (canvas.part > 0.98)
+    source = (field < -1.5 * canvas.hair) & _interior(canvas)
     floor = fill(canvas.base, hole, source, streams("fill"), detail=0.6)
     strong = 0.25 + 0.75 * spec.strength
     grit = fractal(streams("texture"), canvas.shape, max(0.25 * radius, 3.0), 5, 0.7)
@@ -48,9 +49,7 @@ def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 
 def _seat(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: float) -> Field:
-    """Outline of what was there: a disc where the prompt says round, a rounded block, or an irregular chunk."""
-    if "round" not in spec.shapes and (spec.shapes & {"irregular", "jagged"} or rng.random() < 0.6):
-        return _chunk(canvas, rng, radius)
+    """Outline of an inserted piece: a disc where the prompt says round, else a rounded block."""
     along, across = canvas.axes()
     wobble = 0.02 * radius * fractal(rng, canvas.shape, max(0.8 * radius, 3.0), 4)
     slim = 1.0 if "round" in spec.shapes else float(rng.uniform(1.0, 1.8))
@@ -80,6 +79,8 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     deep = _depth_into(canvas, solid, inward, open_side)
     x, y = canvas.grid()
     along = y * np.float32(inward[0]) - x * np.float32(inward[1])
+    run = x * np.float32(inward[0]) + y * np.float32(inward[1])
+    along = np.where(along < 0, -1, 1) * np.hypot(along, run - deep)  # round corners and bores, not across them
     length = canvas.length
     bite = length * float(rng.uniform(0.34, 0.46)) * (0.55 + 0.45 * spec.strength)
     profile = _break_profile(rng, clean)
@@ -87,12 +88,10 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     rough = fractal(streams("border"), canvas.shape, max(0.16 * length, 3.0), 5, 0.62)
     torn = 0.006 if clean else 0.016
     limit = bite * sample(profile, np.asarray(at, np.float32)) + torn * length * rough
-    run = x * np.float32(inward[0]) + y * np.float32(inward[1])
-    limit = limit - 1.5 * np.maximum(-run - 0.15 * length, 0)  # not across a slot or a bore
     field = np.asarray(np.where(np.abs(along) < 0.5 * length, limit - deep, -np.maximum(deep, 1.0)), np.float32)
     soft = 0.4 * canvas.hair
     gone = ramp(field, -soft, soft)
-    reach = max(2.0, 1.2 * canvas.blur + 0.6 * canvas.scale)
+    reach = max(2.0, 1.5 * canvas.blur + 1.2 * canvas.scale)
     behind = _behind(canvas, solid, open_side, reach, streams)
     rgb, face = _face(canvas, spec, streams, field, clean)
     rgb = rgb + gone[..., None] * (behind - rgb)
@@ -107,7 +106,10 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
 def _depth_into(canvas: Canvas, solid: Mask, inward: tuple[float, float], open_side: bool) -> Field:
     """Distance (px) from the outline into the part; from the picture's border where no outline is in view."""
     if open_side:
-        return np.asarray(cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+        _, labels = cv2.connectedComponents((~solid).astype(np.uint8))
+        near = np.where(solid, 1e9, np.hypot(*canvas.grid()))
+        beside = labels == labels.flat[int(np.argmin(near))]
+        return np.asarray(cv2.distanceTransform((~beside).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
     x, y = canvas.grid()
     run = x * np.float32(inward[0]) + y * np.float32(inward[1])
     return np.asarray(run - run.min() if max(abs(inward[0]), abs(inward[1])) > 0.99 else run, np.float32)
@@ -153,12 +155,12 @@ def _face(canvas: Canvas, spec: DefectSpec, streams: Streams, field: Field, clea
     strong = 0.3 + 0.7 * spec.strength
     slope = _towards_light(canvas, field)
     here = surface.level(canvas)
-    fresh = 0.45 if here < 0.12 else (0.22 if here < 0.4 else -0.25)
+    fresh = float(np.interp(here, (0.05, 0.15, 0.3, 0.5, 1.0), (0.45, 0.35, 0.08, -0.12, -0.3)))
     fresh = 0.4 * fresh if clean else fresh
     mean = canvas.lowpass(max(0.05 * length, 1.5))
     matter = 0.7 * mean + 0.3 * luma(mean)[..., None]
     matter = 0.45 * canvas.base + 0.55 * matter
-    gain = np.exp(strong * (fresh + 0.55 * slope + (0.05 if clean else 0.17) * grain))
+    gain = np.exp(strong * (fresh + 0.38 * slope + (0.05 if clean else 0.17) * grain))
     low = np.exp(-0.35 * strong * ramp(away, 1.5 * canvas.hair, 0.0))
     raw = matter * (gain * low)[..., None]
     edge = np.exp(-(((away - width) / (0.5 * canvas.hair)) ** 2)) * on_part * (field < 0)
@@ -195,11 +197,12 @@ def bend(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     from_x, from_y = xs - push * np.float32(inward[0]), ys - push * np.float32(inward[1])
     moved = cv2.remap(canvas.base, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     part = cv2.remap(canvas.part, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    gain = relief_gain(np.asarray(-0.55 * np.abs(push), np.float32), canvas.light, 0.35 + 0.65 * spec.strength)
+    gain = relief_gain(np.asarray(-0.30 * np.abs(push), np.float32), canvas.light, 0.35 + 0.65 * spec.strength)
     rgb = moved * (1 + part * (gain - 1))[..., None]
     either = cv2.GaussianBlur(np.maximum(part, canvas.part), (0, 0), max(1.5 * canvas.blur, 1.5))
     support = ramp(np.abs(push), 0.15 * canvas.scale, 0.9 * canvas.scale) * ramp(either, 0.03, 0.2)
-    return Layer(np.asarray(rgb, np.float32), support)
+    moved_by = ramp(np.abs(push), 0.3 * canvas.scale, 1.5 * canvas.scale)
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.7 * moved_by, np.float32))
 
 
 def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -211,7 +214,7 @@ def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         seat = _seat(canvas, spec, rng, radius)
     turn = float(np.pi if rng.random() < 0.3 else rng.choice([-1, 1]) * rng.uniform(0.25, 0.9))
     heading = float(rng.uniform(0, 2 * np.pi))
-    step = radius * (0.15 + 0.35 * spec.strength)
+    step = radius * (0.20 + 0.45 * spec.strength)
     inside = ramp(seat, -0.4 * canvas.hair, 0.4 * canvas.hair)
     middle = _middle(inside)
     c, s = np.cos(-turn), np.sin(-turn)
@@ -224,11 +227,11 @@ def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     field = cv2.remap(seat, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=-1e3)
     lies = ramp(field, -0.4 * canvas.hair, 0.4 * canvas.hair)
     hole = seat > -0.8 * canvas.hair
-    source = (seat < -1.5 * canvas.hair) & (canvas.part > 0.98)
+    source = (seat < -1.5 * canvas.hair) & _interior(canvas)
     empty = fill(canvas.base, hole, source, streams("fill"), detail=0.8)
     strong = 0.25 + 0.75 * spec.strength
     sunk = surface.cast_shadow(canvas, 1 - inside, 0.16 * radius) * inside
-    ground = np.where(hole[..., None], empty, canvas.base) * np.exp(-strong * (0.25 * inside + 0.5 * sunk))[..., None]
+    ground = np.where(hole[..., None], empty, canvas.base) * np.exp(-strong * (0.35 * inside + 0.6 * sunk))[..., None]
     shadow = surface.cast_shadow(canvas, lies, max(0.14 * radius, 1.2 * canvas.hair)) * (1 - lies)
     ground = ground * np.exp(-0.9 * strong * shadow)[..., None]
     edge = np.exp(-(((field - 0.4 * canvas.hair) / (0.6 * canvas.hair)) ** 2))
@@ -255,6 +258,13 @@ def _element(canvas: Canvas, radius: float) -> Field | None:
         near = cv2.distanceTransform(mask, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
         return np.asarray(near + 1.5 * canvas.hair, np.float32)
     return None
+
+
+def _interior(canvas: Canvas) -> Mask:
+    """The part without the bevels and highlights along its outline."""
+    deep = cv2.distanceTransform((canvas.part > 0.98).astype(np.uint8), cv2.DIST_L2, 5)
+    inner = deep > 0.08 * canvas.length + 2 * canvas.hair
+    return np.asarray(inner if inner.mean() > 0.1 else canvas.part > 0.98)
 
 
 def _middle(weight: Field) -> tuple[float, float]:

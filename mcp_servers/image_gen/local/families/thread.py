@@ -22,8 +22,7 @@ def thread(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     factor = {"thin": 0.6, "hairline": 0.5, "wide": 2.2}
     width = 0.020 * canvas.length * float(np.prod([factor[w] for w in factor if w in spec.shapes]))
     width = max(width, 0.9 * canvas.hair)
-    bend = 0.2 if "straight" in spec.shapes else float(rng.choice([-1, 1]) * rng.uniform(0.8, 3.2))
-    points = strokes.path(rng, (0, 0), canvas.angle, 1.2 * canvas.length, bend=bend, wander=0.45, count=SAMPLES)
+    points = _course(rng, canvas.angle, "straight" in spec.shapes)
     points = _fitted(points, canvas)
     lift = np.clip(0.35 + 0.5 * strokes.smooth(rng, SAMPLES, 26, 2), 0, 1.4)
     lift[: SAMPLES // 8] += np.linspace(0.9, 0, SAMPLES // 8)
@@ -49,6 +48,15 @@ def thread(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     rgb = ground + cover[..., None] * (solid - ground)
     support = np.maximum(body, ramp(shadow, 0.05, 0.4))
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.9 * body, np.float32))
+
+
+def _course(rng: np.random.Generator, angle: float, straight: bool) -> strokes.Points:
+    """The way a dropped fibre lies: long smooth curves, now and then a loop."""
+    t = np.linspace(-0.5, 0.5, SAMPLES)
+    bend = 0.2 if straight else float(rng.choice([-1, 1]) * (0.6 + 4.2 * rng.random() ** 1.5))
+    sway = 0.1 if straight else float(rng.uniform(0.4, 1.1))
+    heading = angle + bend * t + sway * strokes.smooth(rng, SAMPLES, 36, 1) + 0.05 * strokes.smooth(rng, SAMPLES, 9, 1)
+    return np.stack([np.cumsum(np.cos(heading)), np.cumsum(np.sin(heading))], 1).astype(np.float32)
 
 
 def _fitted(points: strokes.Points, canvas: Canvas) -> strokes.Points:

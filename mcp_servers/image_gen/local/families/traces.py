@@ -86,7 +86,7 @@ def _conductor(canvas: Canvas) -> Mask:
     if step < 22 or between < 0.6 * float(tone.astype(np.float32).var()):
         raise RegionError("no conductor stands out here; set region around a trace, or ask for another place or seed")
     if float(tone[bright].mean()) > 235 and float(tone[~bright].mean()) < 25:
-        return ~bright
+        return np.asarray(~bright)
     thickness = [float(cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)[m].mean()) for m in (bright, ~bright)]
     return np.asarray(bright if thickness[0] < thickness[1] else ~bright)
 
