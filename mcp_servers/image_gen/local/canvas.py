@@ -175,14 +175,19 @@ def paste(
     cover = ramp(cover, 0.01, 1.0) ** 0.5 * (cover > 0.012)
     if canvas.fence is not None:
         cover = cover * canvas.fence
-    part = (slice(top, top + height), slice(left, left + width))
-    photo = rgb[part]
-    coarse = _resize(to_srgb(canvas.base), size)
-    texture = (photo - coarse) * covered[..., None]
-    fresh = noise.standard_normal((height, width, 1), np.float32)
-    if not grey:
-        fresh = 0.8 * fresh + 0.6 * noise.standard_normal((height, width, 3), np.float32)
-    change = (change - texture + fresh * (canvas.noise * covered)[..., None]) * ramp(cover, 0.0, 0.12)[..., None]
+    rows, columns = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
+    if len(rows) == 0:
+        return
+    used = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    part = (slice(top + rows[0], top + rows[-1] + 1), slice(left + columns[0], left + columns[-1] + 1))
+    photo, change, cover, covered = rgb[part], change[used], cover[used], covered[used]
+    if covered.any():
+        texture = photo - _resize(to_srgb(canvas.base), size)[used]
+        fresh = noise.standard_normal((*cover.shape, 1), np.float32)
+        if not grey:
+            fresh = 0.8 * fresh + 0.6 * noise.standard_normal((*cover.shape, 3), np.float32)
+        change = change + covered[..., None] * (canvas.noise * fresh - texture)
+    change = change * ramp(cover, 0.0, 0.12)[..., None]
     if grey:
         change = np.repeat(change.mean(2, keepdims=True), 3, 2)
     touched = cover > 0

@@ -18,6 +18,9 @@ from mcp_servers.image_gen.local.spec import DefectSpec, parse_prompt
 from mcp_servers.image_gen.local.streams import Streams
 from mcp_servers.vision.scene import Field, Image, Mask, analyse
 
+NEUTRAL = 12
+"""Difference between the channels of a named colour up to which it leaves a grey photo grey."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
@@ -46,9 +49,8 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
     scene = analyse(rgb)
     allowed = region_mask(region, scene)
     placer = Placer(rgb, scene, allowed)
-    stays_grey = spec.colour is None and bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
-    if spec.colour is not None and len(set(spec.colour)) == 1:
-        stays_grey = bool((rgb.max(2) == rgb.min(2)).all())
+    coloured = spec.colour is not None and max(spec.colour) - min(spec.colour) > NEUTRAL
+    stays_grey = not coloured and bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
     reach = allowed if region is not None or recipe.stays_on_part else np.ones_like(allowed)
     out = rgb.astype(np.float32)
     alpha = np.zeros(rgb.shape[:2], np.float32)

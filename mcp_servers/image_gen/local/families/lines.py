@@ -145,7 +145,7 @@ def _pressure(rng: np.random.Generator, skips: float) -> NDArray[np.float32]:
     """Depth along a stroke, 0 to about 1.5: uneven, fading at the ends, lifting off here and there."""
     uneven = 0.95 + 0.3 * strokes.smooth(rng, SAMPLES, 14, 3)
     lift = strokes.smooth(rng, SAMPLES, 10, 2)
-    gaps = np.clip((lift + 2.2 - 2.6 * skips) / 0.5, 0, 1)
+    gaps = np.clip((lift + 2.2 - 2.6 * skips) / 0.5, 0.2, 1)
     ends = strokes.taper(SAMPLES, float(rng.uniform(0.02, 0.15)), float(rng.uniform(0.2, 0.5)))
     return np.asarray(np.clip(uneven, 0.15, 1.5) * gaps * ends, np.float32)
 
@@ -171,7 +171,7 @@ def _substrate(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator) -> Co
     paler = level < 0.3 or (level < 0.5 and rng.random() < 0.5)
     step = 0.9 + 2.5 * canvas.contrast
     if not paler:
-        return np.asarray((0.8 * base + 0.2 * grey) * np.exp(-0.6 * step), np.float32)
+        return np.asarray((0.8 * base + 0.2 * grey) * np.exp(-0.75 * step), np.float32)
     return np.asarray((0.12 * base + 0.88 * grey) * (np.exp(step) + 0.03 / (level + 0.01)), np.float32)
 
 

@@ -100,7 +100,7 @@ def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """Creases: sharp valleys beside rounded ridges; one strong crease, or a bundle of fine ones for wrinkles."""
     rng = streams("shape")
     wrinkled = "wrinkled" in spec.shapes
-    width = max((0.014 if wrinkled else 0.07) * canvas.length, (1.2 if wrinkled else 1.6) * canvas.hair)
+    width = max((0.014 if wrinkled else 0.07) * canvas.length, 1.7 * canvas.hair)
     width *= 1.6 if "wide" in spec.shapes else 1.0
     count = int(rng.integers(9, 15)) if wrinkled else int(rng.integers(1, 3))
     height = np.zeros(canvas.shape, np.float32)
@@ -128,8 +128,8 @@ def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         presence = np.maximum(presence, local * np.exp(-((u / 2.6) ** 4)))
     height = cv2.GaussianBlur(height, (0, 0), max(0.06 * width, 0.6))
     strength = canvas.depth(spec.strength)
-    raised = height * (0.3 + 0.45 * spec.strength)
-    gain = relief_gain(raised, canvas.light, 1.3 * strength)
+    raised = height * (0.45 + 0.35 * spec.strength)
+    gain = relief_gain(raised, canvas.light, (2.6 if wrinkled else 2.0) * strength)
     sunk = ramp(-height / width, 0.08, 0.35)
     gain = np.asarray(gain * np.exp(-0.45 * strength * sunk), np.float32)
     rgb = apply_gain(_bent(canvas, raised, 0.6 * width), gain)
@@ -148,7 +148,7 @@ def fray(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     coarse = max(hair, 0.022 * radius)
     torn = fractal(texture, canvas.shape, 3.5 * coarse, 4, 0.75)
     uneven = np.clip(0.75 + 0.45 * fractal(texture, canvas.shape, 0.5 * radius + 4, 2), 0.1, 1.6)
-    torn = torn * patch * uneven * coarse * (0.15 + 0.45 * spec.strength)
+    torn = torn * patch * uneven * coarse * (0.32 + 0.30 * spec.strength)
     fibres = np.zeros(canvas.shape, np.float32)
     count = int(np.clip(1.5 * radius / coarse, 8, 60))
     for _ in range(count):
@@ -162,7 +162,7 @@ def fray(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         height = float(rng.uniform(0.5, 1.0)) * np.sqrt(np.clip(1 - (line.near / (1.3 * thick)) ** 2, 0, 1))
         fibres = np.maximum(fibres, np.asarray(height, np.float32))
     strength = canvas.depth(spec.strength)
-    gain = relief_gain(torn, canvas.light, 0.9 * strength)
+    gain = relief_gain(torn, canvas.light, 1.1 * strength)
     shadow = _shifted(fibres, -canvas.light[0] * 1.6 * coarse, -canvas.light[1] * 1.6 * coarse)
     gain = gain * np.exp(-strength * (0.25 * patch + 0.8 * np.clip(shadow - fibres, 0, 1)))
     gain = gain * np.exp(0.75 * strength * fibres)
