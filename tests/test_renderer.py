@@ -341,6 +341,14 @@ def test_a_rim_on_a_texture_is_noted() -> None:
     assert any("no rim found" in note for note in result.notes)
 
 
+def test_a_pinhole_in_a_conductor_lies_in_it_and_shows_the_board() -> None:
+    photo = traces(256)
+    result = render(photo, framed("a pinhole", "small", place="the inside of a trace"), seed=1)
+    hole = result.alpha > 0.6
+    assert photo[hole].mean() > 110
+    assert result.rgb[hole].mean() < 100
+
+
 def test_several_defects_are_several() -> None:
     photo = surface(256)
     result = render(photo, framed("four small round holes", "tiny"), seed=3)

@@ -41,6 +41,7 @@ PLACES: dict[str, str] = {
     "lower": r"\b(?:lower|lowermost)\b|\bbottom\b(?! surface| face| side)",
     "left": r"\b(?:left|left-hand)\b",
     "right": r"\b(?:right|right-hand)\b",
+    "conductor": r"\b(?:pads?|traces?|conductors?|copper planes?)\b",
     "end": r"\b(?:tips?|ends?|head)\b",
     "interior": r"\b(?:interior|inside|inner)\b(?! (?:edge|rim|border))",
     "surface": r"\b(?:surface|face|body|wall)\b",

@@ -7,11 +7,12 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mcp_servers.errors import RegionError
+from mcp_servers.image_gen.local.maps import bump, clearance, draw, shifted, two_tone
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
+from mcp_servers.knowledge.families import Family
 from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
 
 WORK = 288
@@ -80,8 +81,8 @@ class Placer:
             self.allowed = cv2.resize(allowed.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
         part = cv2.resize(scene.part.astype(np.float32), size, interpolation=cv2.INTER_AREA)
         self.part = part > 0.5
-        self.clearance = _clearance(self.part)
-        self.room = _clearance(self.part & self.allowed)
+        self.clearance = clearance(self.part)
+        self.room = clearance(self.part & self.allowed)
         self.luma = grey(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
         self.extent = scene.extent
 
@@ -104,14 +105,15 @@ class Placer:
             on_outline = False
         angle = self._angle(spec, shape)
         weight = self._weights(spec, habit, on_outline, length, angle, around)
-        while habit == "line" and not on_outline and weight.max() <= 0 and length > 4:
+        shrinks = (habit == "line" and not on_outline) or "conductor" in spec.place
+        while shrinks and weight.max() <= 0 and length > 3:
             length *= 0.8
             weight = self._weights(spec, habit, on_outline, length, angle, around)
         if weight.max() <= 0:
             if spec.place:
                 notes.append("the named place has no room for this defect: placed where it fits")
             weight = self.allowed * np.maximum(self.room, 0.5) ** 2
-        x, y = _draw(weight, rng)
+        x, y = draw(weight, rng)
         inward = self._inward(x, y) if on_outline else None
         if not on_outline and habit != "line":
             length = min(length, 2.2 * float(self.room[int(y), int(x)]) + 1)
@@ -162,14 +164,17 @@ class Placer:
         elif habit == "line":
             weight = allowed.copy()
             for t in (-0.5, -0.4, -0.25, 0.25, 0.4, 0.5):
-                weight *= _shifted(self.room > 1.5, t * length * np.cos(angle), t * length * np.sin(angle))
+                weight *= shifted(self.room > 1.5, t * length * np.cos(angle), t * length * np.sin(angle))
         else:
             need = min(0.55 * length + 1, 0.8 * float(self.room.max()))
             weight = allowed * (self.room >= need)
-        weight *= self._carries(length)
+        if "conductor" in spec.place and spec.family is Family.HOLE:
+            weight = allowed * (clearance(two_tone(self.luma)) > 0.5 * length + 1)
+        else:
+            weight *= self._carries(length)
         weight *= self._named(spec)
         if around is not None:
-            weight *= _bump(weight.shape, around.x * self.scale, around.y * self.scale, 1.2 * length + 6)
+            weight *= bump(weight.shape, around.x * self.scale, around.y * self.scale, 1.2 * length + 6)
         return np.asarray(weight, np.float32)
 
     def _frame_free(self) -> Field:
@@ -241,24 +246,6 @@ class Placer:
         return (dx / norm, dy / norm) if norm > 1e-6 else (0.0, 1.0)
 
 
-def _clearance(mask: Mask) -> Field:
-    """Distance (px) to the nearest pixel outside the mask; the picture's border counts as outside."""
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1], np.float32)
-
-
-def _shifted(mask: Mask, dx: float, dy: float) -> Field:
-    """Value of the mask at each pixel displaced by (dx, dy); 0 beyond the border."""
-    matrix = np.array([[1, 0, -dx], [0, 1, -dy]], np.float32)
-    size = (mask.shape[1], mask.shape[0])
-    return np.asarray(cv2.warpAffine(mask.astype(np.float32), matrix, size, flags=cv2.INTER_NEAREST), np.float32)
-
-
-def _bump(shape: tuple[int, ...], x: float, y: float, sigma: float) -> Field:
-    ys, xs = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
-    return np.asarray(np.exp(-((xs - x) ** 2 + (ys - y) ** 2) / (2 * sigma**2)), np.float32)
-
-
 def _into_part(x: float, y: float, inward: tuple[float, float], angle: float, length: float) -> tuple[float, float]:
     """Centre of a line of this direction that starts at the outline and runs into the part."""
     dx, dy = float(np.cos(angle)), float(np.sin(angle))
@@ -267,11 +254,3 @@ def _into_part(x: float, y: float, inward: tuple[float, float], angle: float, le
         return x + 0.08 * length * inward[0], y + 0.08 * length * inward[1]
     half = 0.49 * length * float(np.sign(slant))
     return x + half * dx, y + half * dy
-
-
-def _draw(weight: NDArray[np.float32], rng: np.random.Generator) -> tuple[float, float]:
-    """A pixel drawn in proportion to its weight."""
-    total = np.cumsum(weight.astype(np.float64).ravel())
-    index = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
-    index = min(index, weight.size - 1)
-    return float(index % weight.shape[1]), float(index // weight.shape[1])

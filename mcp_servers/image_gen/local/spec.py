@@ -63,7 +63,8 @@ class DefectSpec:
 
     ``size`` and ``severity`` are ladder words; ``relative_size`` is the defect's length as a share of the
     part's extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper",
-    "lower", "left", "right", "surface", "interior", "near_edge", "end"). ``colour`` is sRGB 0-255 or None where the
+    "lower", "left", "right", "surface", "interior", "near_edge",
+    "conductor", "end"). ``colour`` is sRGB 0-255 or None where the
     prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``count`` is at least 1;
     ``clustered`` says that several defects sit close together.
     """

@@ -7,11 +7,13 @@ import numpy as np
 
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.shading import Colour, apply_gain, glint, ramp, relief_gain, slopes
+from mcp_servers.image_gen.local.fill import fill
+from mcp_servers.image_gen.local.maps import two_tone
+from mcp_servers.image_gen.local.shading import Colour, apply_gain, glint, luma, ramp, relief_gain, slopes
 from mcp_servers.image_gen.local.shapes import blob
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.scene import Field, Mask
 
 
 def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -23,6 +25,10 @@ def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     round_ = "round" in spec.shapes
     aspect = 1.0 if round_ else float(rng.uniform(1.0, 1.7))
     field = blob(canvas, rng, radius, aspect=aspect, lobes=0.05 if round_ else 0.22, rough=0.05 if round_ else 0.13)
+    if "conductor" in spec.place:
+        board = ~two_tone(np.sqrt(luma(canvas.base)) * 255)
+        if 0 < np.count_nonzero(board) < board.size:
+            return _punched(canvas, field, board, spec.strength, streams)
     wall = max(0.35 * radius, canvas.hair)
     grit = fractal(streams("texture"), canvas.shape, max(0.5 * radius, 3.0), 5, 0.65)
     inside = ramp(field, -0.25 * wall, 0.35 * wall)
@@ -42,6 +48,17 @@ def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     burr = glint(soft, canvas.light, 14.0) * lip * np.clip(0.5 + grit, 0, 1.5) * min(1.0, strength)
     rgb = canvas.shaded(gain) + (0.03 + 0.5 * canvas.tone) * 0.7 * burr[..., None]
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.5 * inside, np.float32))
+
+
+def _punched(canvas: Canvas, field: Field, board: Mask, strength: float, streams: Streams) -> Layer:
+    """A hole through a thin conductor: the board shows in it."""
+    inside = ramp(field, -0.4 * canvas.hair, 0.4 * canvas.hair)
+    reach = 2 * max(1, round(canvas.blur + 0.5 * canvas.scale)) + 1
+    pure = cv2.erode(board.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
+    bare = fill(canvas.base, ~pure, pure if pure.any() else board, streams("fill"))
+    cover = (inside * (0.55 + 0.45 * strength))[..., None]
+    rgb = canvas.base + cover * (bare - canvas.base)
+    return Layer(np.asarray(rgb, np.float32), inside, keep=np.asarray(1 - inside, np.float32))
 
 
 def _pitting(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
