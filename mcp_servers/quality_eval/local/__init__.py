@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from math import prod
 
+import cv2
+import numpy as np
+
 from mcp_servers.knowledge.families import DefectProfile
 from mcp_servers.mask_gen.local import find_mask
 from mcp_servers.quality_eval.local.judge import Finding, judge_location, judge_quality, pct
@@ -50,6 +53,7 @@ def evaluate(
             passed=threshold <= 0,
             measurements={"changed": 0.0, "mask_confidence": found.confidence},
         )
+    normal = follow(normal, found.shift)
     scene = analyse(normal)
     m = {"changed": 1.0, "mask_confidence": found.confidence}
     m |= measure_place(normal, anomaly, found, scene)
@@ -67,6 +71,15 @@ def evaluate(
         passed=score >= threshold,
         measurements={name: round(float(value), 4) for name, value in m.items()},
     )
+
+
+def follow(normal: Image, shift: tuple[float, float]) -> Image:
+    """The good photo moved by ``shift`` (x, y) px, to lie under an edited photo that drifted."""
+    if max(abs(shift[0]), abs(shift[1])) < 0.3:
+        return normal
+    move = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+    size = (normal.shape[1], normal.shape[0])
+    return np.asarray(cv2.warpAffine(normal, move, size, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _review(findings: list[Finding], m: dict[str, float], item_name: str, anomaly_type: str) -> str:

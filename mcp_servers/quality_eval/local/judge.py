@@ -44,7 +44,7 @@ def judge_location(m: dict[str, float], family: Family | None) -> list[Finding]:
         advice = f"Move the defect away from the outline: {pct(m['over_outline'])} of it lies beyond the part."
     else:
         advice = f"Move the defect onto the part: {pct(1 - m['on_part'])} of it lies on the background."
-    findings.append(Finding(ramp(on_part, 0.35, 0.9, 0.05), advice))
+    findings.append(Finding(ramp(on_part, 0.45, 0.93, 0.05), advice))
     if family in AT_THE_EDGE:
         gap = m["outline_distance"]
         advice = f"Place the defect on the edge of the part: it is {pct(gap)} of the part's size away from it."
@@ -98,7 +98,8 @@ def _texture(m: dict[str, float]) -> list[Finding]:
     white = f"Match the grain of the photo: inside the defect it is {m['grain']:.1f} times as strong, like noise."
     clean = f"Match the grain of the photo: inside the defect it is only {m['grain']:.2f} times as strong."
     soft = f"Match the sharpness of the photo: the defect holds {pct(m['whiteness'])} of the usual fine detail."
-    noisy = max(ramp(m["whiteness"], 3.2, 1.9, 0.15), ramp(m["grain"], 3.0, 1.4, 0.0))
+    lost = m["correlation_around"] - m["correlation"]
+    noisy = max(ramp(m["correlation"], 0.05, 0.3, 0.15), ramp(lost, 0.25, 0.08, 0.0), ramp(m["grain"], 2.5, 1.3, 0.0))
     blurred = max(ramp(m["whiteness"], 0.1, 0.35, 0.3), ramp(m["grain"], 0.3, 0.7, 0.0))
     return [
         Finding(ramp(m["texture"], 0.1, 0.45, 0.15), flat),

@@ -16,6 +16,8 @@ from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
 
 WORK = 1024
 """Longer side, in pixels, above which the window around the defect is reduced."""
+OPTICS = 0.4
+"""Correlation of neighbouring pixels to assume where a photo is too smooth to measure it."""
 QUIET = 0.6
 """Grey levels added to every band: below this, 8-bit rounding and JPEG decide, not the scene."""
 
@@ -25,10 +27,10 @@ def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dic
 
     delta_e: colour difference (dE, Lab) of the defect against the good photo, upper quartile, fine texture
     averaged out. contrast: delta_e over the surface's own variation in the ring (surface_variation, dE).
-    grain: variation below 1 px inside / in the ring. texture: variation below 3 px inside / in the calmer places of
+    grain: variation below 1 px inside / in the ring. texture: variation below 3 px inside / in the calm places of
     the ring (near 0: painted flat).
-    whiteness: how much of the inside's variation is below 1 px, over the same in the ring (white noise: far
-    above 1). seam: see `seam`.
+    whiteness: how much of the inside's variation is below 1 px, over the same in the ring (near 0: blurred).
+    correlation and correlation_around: see `correlation`. seam: see `seam`.
     """
     window = window_around(mask)
     n, a, m, part = normal[window], anomaly[window], mask[window], scene.part[window]
@@ -48,9 +50,11 @@ def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dic
     fine_out, coarse_out = bands(luma, ring)
     out["grain"] = (fine_in + QUIET / 2) / (fine_out + QUIET / 2)
     out["texture"] = (fine_in + coarse_in + QUIET) / (calm(luma, ring) + QUIET)
+    out["correlation"], out["correlation_around"] = correlation(luma, core, ring)
     white_in, white_out = fine_in / (coarse_in + QUIET), fine_out / (coarse_out + QUIET)
     out["whiteness"] = white_in / max(white_out, 0.6)
-    out["seam"] = seam(lab_of(n), lab_of(a), m, scene.blur * scale)
+    change = np.linalg.norm(own_change(lab_of(n), lab_of(a), ring), axis=2).astype(np.float32)
+    out["seam"] = seam(change, m, scene.blur * scale)
     return out
 
 
@@ -95,16 +99,37 @@ def bands(luma: Field, where: Mask) -> tuple[float, float]:
 
 
 def calm(luma: Field, where: Mask) -> float:
-    """Variation below 3 px (as in `bands`, both together) in the calmer third of a region's 5 px neighbourhoods."""
+    """Variation below 3 px (as in `bands`, both together) in the calmest sixth of a region's 5 px neighbourhoods."""
     near, far = cv2.GaussianBlur(luma, (0, 0), 0.8), cv2.GaussianBlur(luma, (0, 0), 3.0)
     local = cv2.blur(np.abs(luma - near) + np.abs(near - far), (5, 5))
-    return float(np.percentile(local[where], 30))
+    return float(np.percentile(local[where], 15))
+
+
+def correlation(luma: Field, core: Mask, ring: Mask) -> tuple[float, float]:
+    """Correlation of neighbouring pixels, less their 2 px surroundings, inside and in the ring; -1..1.
+
+    Optics smear every real surface, so neighbours resemble each other; computed white noise does not. Where there
+    is hardly any variation (1 grey level) the value tends to `OPTICS`. A small defect says little: its value is
+    drawn towards the ring's with the weight of 80 px.
+    """
+    values = []
+    for where in (core, ring):
+        weight = where.astype(np.float32)
+        mean = cv2.GaussianBlur(luma * weight, (0, 0), 2.0) / np.maximum(cv2.GaussianBlur(weight, (0, 0), 2.0), 1e-3)
+        x = (luma - mean) * weight
+        both_across, both_down = where[:, 1:] & where[:, :-1], where[1:] & where[:-1]
+        product = float((x[:, 1:] * x[:, :-1]).sum()) + float((x[1:] * x[:-1]).sum())
+        square = 0.5 * float((x[:, 1:] ** 2 + x[:, :-1] ** 2)[both_across].sum())
+        square += 0.5 * float((x[1:] ** 2 + x[:-1] ** 2)[both_down].sum())
+        count = 2 * np.count_nonzero(where)
+        values.append((product + OPTICS * count) / (square + count + 1e-6))
+    size = np.count_nonzero(core)
+    return (size * values[0] + 80 * values[1]) / (size + 80), values[1]
 
 
 def contrast(normal: Field, anomaly: Field, mask: Mask, ring: Mask) -> dict[str, float]:
-    """delta_e and contrast (see `measure_look`) from two Lab windows."""
-    soft = cv2.GaussianBlur(anomaly - normal, (0, 0), 1.0)
-    change = np.linalg.norm(soft, axis=2)
+    """delta_e and contrast (see `measure_look`) from two Lab windows; what the ring changed by is no contrast."""
+    change = np.linalg.norm(cv2.GaussianBlur(own_change(normal, anomaly, ring), (0, 0), 1.0), axis=2)
     delta_e = float(np.percentile(change[mask], 75))
     own = cv2.GaussianBlur(anomaly, (0, 0), 1.0)
     around = cv2.GaussianBlur(anomaly, (0, 0), 6.0)
@@ -112,17 +137,22 @@ def contrast(normal: Field, anomaly: Field, mask: Mask, ring: Mask) -> dict[str,
     return {"delta_e": delta_e, "surface_variation": variation, "contrast": delta_e / (variation + 1.0)}
 
 
-def seam(normal: Field, anomaly: Field, mask: Mask, blur: float) -> float:
+def own_change(normal: Field, anomaly: Field, ring: Mask) -> Field:
+    """Edited less good photo (Lab), less the median of that in the ring: recolouring cancels."""
+    change = anomaly - normal
+    return np.asarray(change - np.median(change[ring], axis=0))
+
+
+def seam(change: Field, mask: Mask, blur: float) -> float:
     """How much harder the change's border is than the photo can resolve, -1..1; above 0.2 it looks cut out.
 
-    Hardness is the largest change between pixels two apart across the outline, over the change's strength
-    (median along the outline). A step seen through a Gaussian of the photo's ``blur`` (px) has hardness
-    erf(1 / (blur sqrt 2)). Thin defects resolve nothing and give 0.
+    change: (H, W) dE. Hardness is the largest step between pixels two apart across the outline, over the
+    change's strength (median along the outline). A step seen through a Gaussian of the photo's ``blur`` (px) has
+    hardness erf(1 / (blur sqrt 2)). Thin defects resolve nothing and give 0.
     """
     solid = mask.astype(np.uint8)
     if np.count_nonzero(cv2.erode(solid, ellipse(2), borderValue=1)) < 0.25 * np.count_nonzero(solid):
         return 0.0
-    change = np.linalg.norm(anomaly - normal, axis=2).astype(np.float32)
     kernel = np.ones((3, 3), np.uint8)
     slope = cv2.dilate(change, kernel) - cv2.erode(change, kernel)
     line = (cv2.dilate(solid, kernel) > 0) & (cv2.erode(solid, kernel, borderValue=1) == 0)
