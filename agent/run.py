@@ -25,7 +25,7 @@ from agent.loop import Episode, run_episode
 from agent.output import result_of, write_run
 from agent.policies.planner import Planner
 from agent.report.render import write_report
-from agent.session import SessionError, SessionWriter
+from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
 from agent.task import Task
 from agent.toolbox import CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
@@ -88,11 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     episode, result = anyio.run(_episode, options, task, folder, console.print)
     try:
         write_run(folder, episode, result)
-        report = write_report(folder)
+        if (folder / "session" / LOG_NAME).exists():
+            write_report(folder)
     except OSError as error:
         console.print(f"error: {folder} cannot be written ({error.strerror}): the session in it is kept")
         return 1
-    _announce(options, result, folder, report)
+    _announce(options, result, folder)
     if result["mask"] is None or episode.answer is None:
         console.print(f"error: {result['error'] or 'no usable sample was made'}")
         console.print(f"what was made so far is kept in {folder}")
@@ -187,7 +188,7 @@ def _server(text: str) -> Server:
     return Server(command=shlex.split(text), env=dict(os.environ))
 
 
-def _announce(options: argparse.Namespace, result: dict[str, Any], folder: Path, report: Path) -> None:
+def _announce(options: argparse.Namespace, result: dict[str, Any], folder: Path) -> None:
     if options.json:
         print((folder / "result.json").read_text(encoding="utf-8"), end="")
         return
@@ -196,7 +197,7 @@ def _announce(options: argparse.Namespace, result: dict[str, Any], folder: Path,
     print(f"{result['task']['anomaly_type']} on {result['task']['item_name']}: {result['status']}, score {score} of 10")
     if mask:
         print(f"mask: {100 * mask['area_fraction']:.2g}% of the image, confidence {mask['confidence']:.2f}")
-    print(f"folder: {folder}\nreport: {report}")
+    print(f"folder: {folder}\nreport: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from agent.protocol import FIVE_TOOLS, ImageRef, ToolCall
 from agent.task import Task
 
 CALL_TIMEOUT = 120.0
+CONNECT_TIMEOUT = 60.0
 ORIGINAL = "normal_image"
 _HIDDEN_FACTS = frozenset(
     {"image", "target_image", "anomaly_image", "normal_image", "mask", "measurements", "seconds", "cost_usd"}
@@ -120,9 +121,9 @@ class Toolbox:
             command=server.command[0], args=list(server.command[1:]), env=server.env, cwd=server.cwd
         )
         try:
-            with anyio.fail_after(60):
-                client = await self._stack.enter_async_context(Client(target))
-                tools = (await client.list_tools()).tools
+            connecting = Client(target, read_timeout_seconds=max(CONNECT_TIMEOUT, self._timeout))
+            client = await self._stack.enter_async_context(connecting)
+            tools = (await client.list_tools()).tools
         except (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup) as error:
             raise ToolboxError(f"tool server {server.label!r} cannot be reached: check that it starts") from error
         info = client.server_info
@@ -214,31 +215,31 @@ class Toolbox:
         return _image_ref(index, handle, await self._read(f"image://{handle}"))
 
     async def _read(self, uri: str) -> bytes:
-        client = self._clients["image_gen"]
-        try:
-            with anyio.fail_after(self._timeout):
-                contents = (await client.read_resource(uri)).contents
-        except MCPError as error:
-            raise ToolboxError(error.message) from error
-        except TimeoutError as error:
-            raise ToolboxError(f"reading an image took over {self._timeout:g} s: raise --call-timeout") from error
-        except (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            raise ToolboxError("the tool server died while an image was read: run again") from error
+        async with self._in_time("image_gen"):
+            contents = (await self._clients["image_gen"].read_resource(uri)).contents
         blob = contents[0] if contents else None
         if not isinstance(blob, types.BlobResourceContents):
             raise ToolboxError("the server returned no image bytes: is this an anomaly-agent server?")
         return base64.b64decode(blob.blob)
 
     async def _call_tool(self, name: str, arguments: dict[str, Any]) -> types.CallToolResult:
+        async with self._in_time(name):
+            return await self._clients[name].call_tool(name, arguments)
+
+    @asynccontextmanager
+    async def _in_time(self, name: str) -> AsyncIterator[None]:
+        """Bound a request by the time limit; whatever breaks it becomes a ToolboxError."""
         try:
             with anyio.fail_after(self._timeout):
-                return await self._clients[name].call_tool(name, arguments)
+                yield
         except TimeoutError as error:
             raise ToolboxError(f"{name} took over {self._timeout:g} s: raise --call-timeout") from error
-        except MCPError as error:
-            raise ToolboxError(f"the server of {name} failed: {error.message}; run again, or check its log") from error
         except (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            raise ToolboxError(f"the server of {name} died during the call: run again, or check its log") from error
+            raise ToolboxError(f"the server of {name} died: run again, or check its log") from error
+        except MCPError as error:
+            if error.code == types.CONNECTION_CLOSED:
+                raise ToolboxError(f"the server of {name} died: run again, or check its log") from error
+            raise ToolboxError(error.message) from error
 
 
 def _visible(tool: types.Tool) -> list[str]:

@@ -7,3 +7,7 @@ exception is a bug and reaches the client without its text.
 
 class ToolInputError(ValueError):
     """The request cannot be carried out as it stands; the message says what to change."""
+
+
+class RegionError(ToolInputError):
+    """A region of interest that cannot be used."""

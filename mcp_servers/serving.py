@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
@@ -122,14 +122,20 @@ def text_result(facts: dict[str, Any]) -> CallToolResult:
     return CallToolResult(content=[TextContent(type="text", text=json.dumps(facts, ensure_ascii=False))])
 
 
-def build_server(name: str, store: Store, factories: Sequence[ToolFactory], instructions: str) -> MCPServer:
+def build_server(
+    name: str,
+    store: Store,
+    factories: Sequence[ToolFactory],
+    instructions: str,
+    log_level: Literal["INFO", "WARNING"] = "WARNING",
+) -> MCPServer:
     """An MCP server with the given tools and the ``image://HANDLE`` resource (full-size PNG)."""
     server: MCPServer = MCPServer(
         name,
         version=package_version(),
         instructions=instructions,
         tools=[tool for factory in factories for tool in factory(store)],
-        log_level="WARNING",
+        log_level=log_level,
     )
 
     @server.resource(
@@ -191,7 +197,9 @@ def main(name: str, factories: Sequence[ToolFactory], instructions: str, argv: S
         store = store_from(options.allow, dict(os.environ))
     except ToolInputError as error:
         parser.error(str(error))
-    server = build_server(name.replace("_", "-").replace("mcp-servers.", "anomaly-"), store, factories, instructions)
+    level: Literal["INFO", "WARNING"] = "INFO" if options.http else "WARNING"
+    server_name = name.replace("_", "-").replace("mcp-servers.", "anomaly-")
+    server = build_server(server_name, store, factories, instructions, level)
     if not options.http:
         server.run("stdio")
         return 0
@@ -201,7 +209,7 @@ def main(name: str, factories: Sequence[ToolFactory], instructions: str, argv: S
         parser.error(f"--port {options.port}: choose a port from 1 to 65535")
     hosts = [f"{host}:{options.port}" for host in ("127.0.0.1", "localhost", "[::1]")]
     security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
-    logger.warning("serving MCP on http://%s:%d/mcp", options.host, options.port)
+    logger.warning("MCP at http://%s:%d/mcp", options.host, options.port)
     server.run(
         "streamable-http",
         host=options.host,

@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_servers.errors import ToolInputError
+from mcp_servers.errors import RegionError
 from mcp_servers.images import Photo
 from mcp_servers.store import Store
-
-
-class RegionError(ToolInputError):
-    """A region that cannot be used; the message names the cure."""
 
 
 def read_region(text: str, photo: Photo, store: Store) -> NDArray[np.bool_] | None:

@@ -7,8 +7,7 @@ from typing import Annotated
 from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
-from mcp_servers.errors import ToolInputError
-from mcp_servers.knowledge.library import UnknownAnomalyType, profile_for
+from mcp_servers.knowledge.library import profile_for
 from mcp_servers.quality_eval.local import evaluate
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store, same_scale_views
@@ -50,10 +49,7 @@ def tools(store: Store) -> list[Tool]:
         anomaly_handle, anomaly = store.resolve(anomaly_image)
         normal_handle, normal = store.resolve(normal_image)
         normal_view, anomaly_view = same_scale_views(normal, anomaly)
-        try:
-            profile = profile_for(item_name, anomaly_type)
-        except UnknownAnomalyType as error:
-            raise ToolInputError(str(error)) from error
+        profile = profile_for(item_name, anomaly_type)
         verdict = evaluate(normal_view, anomaly_view, item_name, anomaly_type, profile, threshold)
         return Evaluation(
             **verdict.model_dump(),

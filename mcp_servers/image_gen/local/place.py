@@ -92,6 +92,7 @@ class Placer:
         """Pick a site and say what could not be followed.
 
         share: factor on the length (several defects are smaller each). around: stay near this site.
+        Raises RegionError where a family of the outline finds none.
         """
         notes: list[str] = []
         rng, shape = streams("place"), streams("shape")
@@ -112,7 +113,7 @@ class Placer:
         if weight.max() <= 0:
             if spec.place:
                 notes.append("the named place has no room for this defect: placed where it fits")
-            weight = self.allowed * np.maximum(self.room, 0.5) ** 2
+            weight = self._wherever(spec, habit)
         x, y = draw(weight, rng)
         inward = self._inward(x, y) if on_outline else None
         if not on_outline and habit != "line":
@@ -123,8 +124,36 @@ class Placer:
                 x, y = _into_part(x, y, inward, angle, length)
             elif habit == "inside":
                 x, y = x + 0.3 * length * inward[0], y + 0.3 * length * inward[1]
+        elif habit == "line" and "whole" in spec.place:
+            x, y, length = self._chord(x, y, angle)
         s = 1 / self.scale
         return Site((x + 0.5) * s - 0.5, (y + 0.5) * s - 0.5, length * s, angle, inward), notes
+
+    def _chord(self, x: float, y: float, angle: float) -> tuple[float, float, float]:
+        """Middle and length of the line through (x, y) from outline to outline."""
+        dx, dy = float(np.cos(angle)), float(np.sin(angle))
+        height, width = self.part.shape
+        ends = []
+        for sign in (-1, 1):
+            t = 0
+            while True:
+                column, row = round(x + sign * (t + 1) * dx), round(y + sign * (t + 1) * dy)
+                if not (0 <= column < width and 0 <= row < height and self.part[row, column]):
+                    break
+                t += 1
+            ends.append(sign * t)
+        middle = (ends[0] + ends[1]) / 2
+        return x + middle * dx, y + middle * dy, 1.08 * (ends[1] - ends[0]) + 2
+
+    def _wherever(self, spec: DefectSpec, habit: Habit) -> Field:
+        """Weights without the place words: roomy pixels, or the outline for a family that lives there."""
+        if habit != "outline":
+            return np.asarray(self.allowed * np.maximum(self.room, 0.5) ** 2, np.float32)
+        weight = self.allowed * (self.clearance <= 2.0) * (self.clearance > 0) * self._frame_free()
+        if weight.max() <= 0:
+            name = spec.family.value.replace("_", " ")
+            raise RegionError(f"the region holds no piece of the part's outline for a {name}; move it onto the outline")
+        return np.asarray(weight, np.float32)
 
     def _angle(self, spec: DefectSpec, rng: np.random.Generator) -> float:
         """Direction in radians, y down."""

@@ -64,7 +64,7 @@ class DefectSpec:
     ``size`` and ``severity`` are ladder words; ``relative_size`` is the defect's length as a share of the
     part's extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper",
     "lower", "left", "right", "surface", "interior", "near_edge",
-    "conductor", "end"). ``colour`` is sRGB 0-255 or None where the
+    "conductor", "end", "whole"). ``colour`` is sRGB 0-255 or None where the
     prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``count`` is at least 1;
     ``clustered`` says that several defects sit close together.
     """
@@ -118,7 +118,7 @@ def parse_prompt(prompt: str) -> DefectSpec:
     if "pitted" in shapes and family is Family.HOLE:
         low, high = 2 * low, 1.8 * high  # a whole patch of pits
     share = SIZES.index(size) / (len(SIZES) - 1)
-    count, clustered = _count(defect_phrase)
+    count, clustered = (1, False) if "pitted" in shapes else _count(defect_phrase)
     colour_name, colour = _colour(_without_place(defect_phrase), lexicon.MATERIAL_WORDS.get(family, ()))
     return DefectSpec(
         family=family,

@@ -1,0 +1,1 @@
+"""Commands that measure and print JSON. Nothing here is imported by the product."""
