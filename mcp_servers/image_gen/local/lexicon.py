@@ -42,6 +42,7 @@ PLACES: dict[str, str] = {
     "left": r"\b(?:left|left-hand)\b",
     "right": r"\b(?:right|right-hand)\b",
     "conductor": r"\b(?:pads?|traces?|conductors?|copper planes?)\b",
+    "whole": r"\b(?:whole|entire|full) (?:width|length|height|part)\b|\bright (?:through|across)\b|\bedge to edge\b",
     "end": r"\b(?:tips?|ends?|head)\b",
     "interior": r"\b(?:interior|inside|inner)\b(?! (?:edge|rim|border))",
     "surface": r"\b(?:surface|face|body|wall)\b",

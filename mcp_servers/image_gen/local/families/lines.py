@@ -50,15 +50,15 @@ def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A brittle fracture: kinked and forking, darkest in its core, tapering, one edge slightly lifted."""
     rng = streams("shape")
-    width = _width(canvas, spec, 0.010)
+    width = _width(canvas, spec, 0.024 if "wide" in spec.shapes else 0.010)
     kinks = 0.12 if "straight" in spec.shapes else 0.5 if "jagged" in spec.shapes else 0.32
     bend = _bend(spec, rng, 0.35, 1.1)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.22, kinks=kinks, count=SAMPLES)
     main = strokes.splintered(rng, strokes.centred(main, canvas.centre), 0.11)
-    at_outline = canvas.inward is not None
+    at_outline, through = canvas.inward is not None, "whole" in spec.place
     if canvas.inward is not None and float((main[-1] - main[0]) @ np.asarray(canvas.inward, np.float32)) < 0:
         main = main[::-1].copy()  # it starts where the outline is
-    open_ = strokes.taper(len(main), 0.02 if at_outline else 0.25, 0.55) * np.clip(
+    open_ = strokes.taper(len(main), 0.02 if through or at_outline else 0.25, 0.02 if through else 0.55) * np.clip(
         1 + 0.4 * strokes.smooth(rng, len(main), 24, 4), 0.3, 1.9
     )
     pieces: list[tuple[strokes.Points, NDArray[np.float32]]] = [(main, np.asarray(open_, np.float32))]
@@ -101,7 +101,7 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     points = strokes.centred(points, canvas.centre)
     t = np.linspace(0, 1, SAMPLES)
     widest = float(rng.uniform(0.3, 0.7))
-    lens = np.where(t < widest, t / widest, (1 - t) / (1 - widest)) ** 0.6
+    lens = np.where(t < widest, t / widest, (1 - t) / (1 - widest)) ** 0.45
     gape = lens * np.clip(1 + 0.18 * strokes.smooth(rng, SAMPLES, 16, 2), 0.6, 1.5)
     line = strokes.ribbon(points, canvas.shape, 6 * width + 2)
     local = strokes.sample(np.asarray(gape, np.float32), line.along)
@@ -128,9 +128,9 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 def _width(canvas: Canvas, spec: DefectSpec, share: float) -> float:
     """Stroke width (px): grows with the length, changed by shape words, never under a visible hair."""
-    factor = 0.5 if "hairline" in spec.shapes else 0.7 if "thin" in spec.shapes else 1.0
+    factor = 0.4 if "hairline" in spec.shapes else 0.6 if "thin" in spec.shapes else 1.0
     factor *= 2.2 if "wide" in spec.shapes else 1.0
-    return max(canvas.hair * (1.1 + 0.3 * (factor - 1)), share * canvas.length * factor)
+    return max(canvas.hair * (1.1 + 0.5 * (factor - 1)), share * canvas.length * factor)
 
 
 def _bend(spec: DefectSpec, rng: np.random.Generator, usual: float, curved: float) -> float:

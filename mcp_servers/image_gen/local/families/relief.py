@@ -26,7 +26,9 @@ def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     aspect = 1.0 if round_ else float(rng.uniform(1.0, 1.7))
     field = blob(canvas, rng, radius, aspect=aspect, lobes=0.05 if round_ else 0.22, rough=0.05 if round_ else 0.13)
     if "conductor" in spec.place:
-        board = ~two_tone(np.sqrt(luma(canvas.base)) * 255)
+        tones = two_tone(np.sqrt(luma(canvas.base)) * 255)
+        column, row = (round(min(max(c, 0), n - 1)) for c, n in zip(canvas.centre, canvas.shape[::-1], strict=True))
+        board = tones != tones[row, column]
         if 0 < np.count_nonzero(board) < board.size:
             return _punched(canvas, field, board, spec.strength, streams)
     wall = max(0.35 * radius, canvas.hair)
