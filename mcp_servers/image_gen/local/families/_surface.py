@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local.canvas import Canvas
-from mcp_servers.image_gen.local.shading import Colour, luma, to_linear
+from mcp_servers.image_gen.local.shading import Colour, luma, to_linear, to_srgb
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import fractal
 from mcp_servers.vision.scene import Field
@@ -107,6 +107,18 @@ def detail(canvas: Canvas, sigma: float) -> Field:
     """The photo's own texture finer than ``sigma`` px as deviations of log luminance, limited to [-1, 1]."""
     tone = np.log(luma(canvas.base) + 0.01)
     return np.asarray(np.clip(tone - cv2.GaussianBlur(tone, (0, 0), max(sigma, 1.0)), -1, 1), np.float32)
+
+
+def exact(canvas: Canvas, rgb: Colour, alpha: Field) -> Colour:
+    """The colour to hand to the canvas so that ``rgb`` comes out although paste softens every change.
+
+    Without it a faint line stays where a sharp outline of the photo is painted over. alpha: (H, W).
+    """
+    sigma = max(min(0.55 * canvas.blur, 2.2 * canvas.scale), 0.3)  # as in canvas.paste
+    before = to_srgb(canvas.base)
+    change = (to_srgb(rgb) - before) * alpha[..., None]
+    sharper = 2 * change - cv2.GaussianBlur(change, (0, 0), sigma)
+    return np.where(alpha[..., None] > 0.5, to_linear(before + sharper), rgb).astype(np.float32)
 
 
 def cast_shadow(canvas: Canvas, body: Field, height: float) -> Field:

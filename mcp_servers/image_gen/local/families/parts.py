@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from mcp_servers.errors import RegionError
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
 from mcp_servers.image_gen.local.families import _surface as surface
 from mcp_servers.image_gen.local.fill import fill
@@ -79,7 +80,8 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     deep = _depth_into(canvas, solid, inward, open_side)
     x, y = canvas.grid()
     along = y * np.float32(inward[0]) - x * np.float32(inward[1])
-    run = x * np.float32(inward[0]) + y * np.float32(inward[1])
+    row, column = (int(np.clip(v, 0, n - 1)) for v, n in zip(canvas.centre[::-1], canvas.shape, strict=True))
+    run = x * np.float32(inward[0]) + y * np.float32(inward[1]) + deep[row, column]
     along = np.where(along < 0, -1, 1) * np.hypot(along, run - deep)  # round corners and bores, not across them
     length = canvas.length
     bite = length * float(rng.uniform(0.34, 0.46)) * (0.55 + 0.45 * spec.strength)
@@ -88,23 +90,25 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     rough = fractal(streams("border"), canvas.shape, max(0.16 * length, 3.0), 5, 0.62)
     torn = 0.006 if clean else 0.016
     limit = bite * sample(profile, np.asarray(at, np.float32)) + torn * length * rough
-    field = np.asarray(np.where(np.abs(along) < 0.5 * length, limit - deep, -np.maximum(deep, 1.0)), np.float32)
+    limit = limit - np.maximum(np.abs(along) - 0.5 * length, 0)
+    field = np.asarray(limit - deep, np.float32)
     soft = 0.4 * canvas.hair
-    gone = ramp(field, -soft, soft)
-    reach = max(2.0, 1.5 * canvas.blur + 1.2 * canvas.scale)
-    behind = _behind(canvas, solid, open_side, reach, streams)
+    reach = max(2.0, 2.2 * canvas.blur + 1.2 * canvas.scale)
+    size = 2 * round(reach) + 1
+    near = cv2.dilate(canvas.part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+    gone = ramp(field, -soft, soft) * ramp(near, 0.0, 0.3)
+    behind = _behind(canvas, open_side, reach, streams)
     rgb, face = _face(canvas, spec, streams, field, clean)
     rgb = rgb + gone[..., None] * (behind - rgb)
-    support = np.maximum(gone, face)
-    near = np.abs(along) < 0.5 * length + reach
-    fringe = cv2.dilate(gone, np.ones((3, 3), np.uint8), iterations=max(1, round(reach))) * ~solid * near
-    rgb = np.where(fringe[..., None] > 0.5, behind, rgb)
-    support = np.maximum(support, ramp(fringe, 0.3, 0.7))
-    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - np.maximum(gone, 0.7 * face), np.float32))
+    keep = np.asarray(1 - np.maximum(gone, 0.7 * face), np.float32)
+    return Layer(surface.exact(canvas, np.asarray(rgb, np.float32), gone), np.maximum(gone, face), keep=keep)
 
 
 def _depth_into(canvas: Canvas, solid: Mask, inward: tuple[float, float], open_side: bool) -> Field:
-    """Distance (px) from the outline into the part; from the picture's border where no outline is in view."""
+    """Distance (px) from the outline into the part; from the picture's border where no outline is in view.
+
+    Raises RegionError where neither is in view.
+    """
     if open_side:
         _, labels = cv2.connectedComponents((~solid).astype(np.uint8))
         near = np.where(solid, 1e9, np.hypot(*canvas.grid()))
@@ -112,7 +116,9 @@ def _depth_into(canvas: Canvas, solid: Mask, inward: tuple[float, float], open_s
         return np.asarray(cv2.distanceTransform((~beside).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
     x, y = canvas.grid()
     run = x * np.float32(inward[0]) + y * np.float32(inward[1])
-    return np.asarray(run - run.min() if max(abs(inward[0]), abs(inward[1])) > 0.99 else run, np.float32)
+    if max(abs(inward[0]), abs(inward[1])) < 0.99 or -float(run.min()) > 0.5 * canvas.length:
+        raise RegionError("no edge to break there; set region so that it holds a piece of the part's outline")
+    return np.asarray(run - run.min(), np.float32)
 
 
 def _break_profile(rng: np.random.Generator, clean: bool) -> Field:
@@ -127,17 +133,17 @@ def _break_profile(rng: np.random.Generator, clean: bool) -> Field:
     return np.asarray(np.interp(t, at, deep / deep.max()), np.float32)
 
 
-def _behind(canvas: Canvas, solid: Mask, open_side: bool, reach: float, streams: Streams) -> Colour:
+def _behind(canvas: Canvas, open_side: bool, reach: float, streams: Streams) -> Colour:
     """What is seen where the piece was: the background beside it, or the dark behind a part that fills the view."""
     if not open_side:
         dark = np.percentile(canvas.base.reshape(-1, 3), 1, axis=0) * 0.35
         haze = fractal(streams("fill"), canvas.shape, max(0.8 * canvas.length, 8.0), 2)
         return np.asarray(dark[None, None, :] * (1 + 0.10 * haze)[..., None] + 0.003, np.float32)
-    size = 2 * max(1, round(reach)) + 1
-    wide = cv2.dilate((canvas.part > 0.02).astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
-    source = wide == 0
-    if np.count_nonzero(source) < 30:
-        source = ~solid
+    away = cv2.distanceTransform((canvas.part < 0.02).astype(np.uint8), cv2.DIST_L2, 5)
+    for margin in (reach + 0.07 * canvas.length, reach, 0.0):  # off soft borders and off bits of the part, if it can be
+        source = away > margin
+        if np.count_nonzero(source) > 0.04 * source.size:
+            break
     return fill(canvas.base, ~source, source, streams("fill"))
 
 
@@ -186,6 +192,8 @@ def bend(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     along = y * np.float32(inward[0]) - x * np.float32(inward[1])
     run = x * np.float32(inward[0]) + y * np.float32(inward[1])
     length = canvas.length
+    outlined = bool((canvas.part < 0.05).mean() > 0.01)
+    run = run if outlined else run - np.float32(0.45 * length * (canvas.inward is not None))  # off the picture's border
     skew = float(rng.uniform(-0.35, 0.35))
     spread = 0.24 * length * (1 + skew * np.tanh(along / (0.2 * length)))
     bump = np.exp(-((along / spread) ** 2))
@@ -197,12 +205,15 @@ def bend(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     from_x, from_y = xs - push * np.float32(inward[0]), ys - push * np.float32(inward[1])
     moved = cv2.remap(canvas.base, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     part = cv2.remap(canvas.part, from_x, from_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    gain = relief_gain(np.asarray(-0.30 * np.abs(push), np.float32), canvas.light, 0.35 + 0.65 * spec.strength)
+    gain = relief_gain(
+        np.asarray((-0.30 if outlined else -0.6) * np.abs(push), np.float32), canvas.light, 0.35 + 0.65 * spec.strength
+    )
     rgb = moved * (1 + part * (gain - 1))[..., None]
     either = cv2.GaussianBlur(np.maximum(part, canvas.part), (0, 0), max(1.5 * canvas.blur, 1.5))
     support = ramp(np.abs(push), 0.15 * canvas.scale, 0.9 * canvas.scale) * ramp(either, 0.03, 0.2)
     moved_by = ramp(np.abs(push), 0.3 * canvas.scale, 1.5 * canvas.scale)
-    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.7 * moved_by, np.float32))
+    keep = np.asarray(1 - 0.9 * moved_by, np.float32)
+    return Layer(surface.exact(canvas, np.asarray(rgb, np.float32), support), support, keep=keep)
 
 
 def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:

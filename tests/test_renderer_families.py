@@ -1,0 +1,241 @@
+"""How the renderer's colour, deposit, part and trace families look, measured on small synthetic photos."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mcp_servers.errors import RegionError
+from mcp_servers.image_gen.local import Rendering, render
+from mcp_servers.knowledge.families import SEVERITIES, SIZES, Family
+
+Photo = NDArray[np.uint8]
+
+NOUNS = {
+    Family.STAIN: "a water stain",
+    Family.DISCOLORATION: "a discoloration",
+    Family.RUST: "a patch of rust",
+    Family.BURN: "a burn mark",
+    Family.CONTAMINATION: "a piece of contamination",
+    Family.GLUE: "a drop of glue",
+    Family.PRINT: "a misprint",
+    Family.THREAD: "a loose thread",
+    Family.MISSING: "a missing piece",
+    Family.BROKEN_EDGE: "a chipped edge",
+    Family.BEND: "a bent section",
+    Family.MISPLACED: "a misplaced piece",
+    Family.SHORT: "a solder bridge",
+    Family.OPEN: "an open circuit",
+}
+ON_TRACES = {Family.SHORT, Family.OPEN}
+GREY = (1.0, 1.0, 1.0)
+BACKGROUND = np.array([206, 212, 220])
+
+
+def surface(size: int = 160, level: float = 135, tint: tuple[float, ...] = (1.05, 0.95, 0.8)) -> Photo:
+    """A lit surface with fine texture that fills the picture."""
+    rng = np.random.default_rng(8)
+    noise = [
+        cv2.GaussianBlur(rng.normal(0, 1, (size, size)).astype(np.float32), (0, 0), s) * s * 14 for s in (0.8, 2.0)
+    ]
+    light = level + np.linspace(14, -14, size, dtype=np.float32)[:, None] + noise[0] + noise[1]
+    return np.clip(light[..., None] * np.array(tint), 0, 255).astype(np.uint8)
+
+
+def plate(size: int = 192, tint: tuple[float, ...] = (1.05, 0.95, 0.8)) -> Photo:
+    """A square plate on a plain background."""
+    mask = np.zeros((size, size), np.float32)
+    mask[size // 5 : -size // 5, size // 5 : -size // 5] = 1
+    mask = cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None]
+    paper = np.random.default_rng(9).normal(0, 1.2, (size, size, 1)) + BACKGROUND
+    return np.rint(mask * surface(size, 110, tint) + (1 - mask) * paper).astype(np.uint8)
+
+
+def board(size: int = 160, tint: tuple[float, ...] = (0.7, 1.0, 0.5)) -> Photo:
+    """Bright conductors with wide gaps on a dark board."""
+    on = (np.arange(size) % (size // 7) < size // 22).astype(np.float32)
+    lines = 55 + 130 * cv2.GaussianBlur(np.repeat(on[None, :], size, 0), (0, 0), 0.7)
+    lines += np.random.default_rng(2).normal(0, 1.5, (size, size))
+    return np.clip(lines[..., None] * np.array(tint), 0, 255).astype(np.uint8)
+
+
+def photo_for(family: Family) -> Photo:
+    return board() if family in ON_TRACES else plate()
+
+
+def drawn(photo: Photo, family: Family, size: str = "large", severity: str = "pronounced", seed: int = 3) -> Rendering:
+    return render(photo, f"{NOUNS[family]}. The defect is {size} and {severity}.", seed)
+
+
+def change(photo: Photo, result: Rendering) -> NDArray[np.float32]:
+    """(H, W) mean absolute change over the channels."""
+    return np.asarray(np.abs(result.rgb - photo).mean(2), np.float32)
+
+
+@pytest.mark.parametrize("family", NOUNS)
+def test_it_changes_the_part_visibly_and_nothing_outside_alpha(family: Family) -> None:
+    photo = photo_for(family)
+    for seed in range(4):
+        result = drawn(photo, family, seed=seed)
+        assert result.spec.family is family
+        outside = result.alpha == 0
+        assert np.array_equal(result.rgb[outside], photo[outside].astype(np.float32))
+        assert change(photo, result).max() > 12
+        assert (result.alpha > 0.5).any()
+
+
+@pytest.mark.parametrize("family", NOUNS)
+def test_same_words_and_seed_same_bytes(family: Family) -> None:
+    first, second = drawn(photo_for(family), family), drawn(photo_for(family), family)
+    assert first.rgb.tobytes() == second.rgb.tobytes()
+    assert first.alpha.tobytes() == second.alpha.tobytes()
+
+
+@pytest.mark.parametrize("family", NOUNS)
+def test_severity_words_are_monotone(family: Family) -> None:
+    photo = photo_for(family)
+    for seed in (1, 4):
+        sums = [float(change(photo, drawn(photo, family, severity=word, seed=seed)).sum()) for word in SEVERITIES]
+        assert sums == sorted(sums)
+        assert sums[-1] > 1.25 * sums[0] > 0
+
+
+@pytest.mark.parametrize("family", NOUNS)
+def test_size_words_are_monotone(family: Family) -> None:
+    photo = photo_for(family)
+    areas = [
+        sum(int((drawn(photo, family, size=word, seed=seed).alpha > 0.25).sum()) for seed in range(3))
+        for word in SIZES[::2]
+    ]
+    assert areas == sorted(areas)
+    assert areas[-1] > 1.5 * areas[0]
+
+
+@pytest.mark.parametrize("family", NOUNS)
+def test_grey_stays_grey(family: Family) -> None:
+    photo = board(tint=GREY) if family in ON_TRACES else surface(tint=GREY)
+    result = drawn(photo, family)
+    assert np.array_equal(result.rgb[..., 0], result.rgb[..., 1])
+    assert np.array_equal(result.rgb[..., 1], result.rgb[..., 2])
+
+
+@pytest.mark.parametrize("family", [Family.STAIN, Family.DISCOLORATION])
+def test_the_texture_shows_through(family: Family) -> None:
+    photo = surface()
+    result = drawn(photo, family, severity="moderate")
+    inside = cv2.erode((result.alpha > 0.9).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    before, after = (np.log(image.mean(2) + 1) for image in (photo.astype(np.float32), result.rgb))
+    fine = [image - cv2.GaussianBlur(image, (0, 0), 2.0) for image in (before, after)]
+    assert np.corrcoef(fine[0][inside], fine[1][inside])[0, 1] > 0.75
+
+
+@pytest.mark.parametrize(
+    ("words", "strong", "weak"),
+    [("a red ink mark", 0, 1), ("a blue ink mark", 2, 0), ("a green stain", 1, 0), ("a yellow discoloration", 0, 2)],
+)
+def test_a_named_colour_shows(words: str, strong: int, weak: int) -> None:
+    photo = surface(tint=GREY)
+    result = render(photo, f"{words}. The defect is large and pronounced.", seed=2)
+    inside = result.alpha > 0.6
+    assert (result.rgb[..., strong] - result.rgb[..., weak])[inside].mean() > 12
+
+
+def test_rust_is_brown_and_burn_is_darker_in_the_middle() -> None:
+    photo = surface(level=150, tint=GREY)
+    photo[..., 2] = np.maximum(photo[..., 2], 2) - 1  # not a grey camera
+    rust = drawn(photo, Family.RUST)
+    r, g, b = (rust.rgb[..., c][rust.alpha > 0.8].mean() for c in range(3))
+    assert r > g + 8 > b + 8
+    burn = drawn(photo, Family.BURN, severity="severe")
+    deep, fringe = burn.alpha > 0, (burn.alpha > 0.1) & (change(photo, burn) < 25)
+    assert np.percentile(burn.rgb[deep], 2) < 40
+    assert burn.rgb[..., 0][fringe].mean() > burn.rgb[..., 2][fringe].mean()
+
+
+def test_a_grain_has_a_lit_side_and_a_shadow_away_from_the_lamp() -> None:
+    ramp = np.linspace(170, 100, 160, dtype=np.float32)[None, :, None] * np.ones((160, 1, 3), np.float32)
+    photo = np.rint(ramp).astype(np.uint8)  # the lamp is on the left
+    offsets = []
+    for seed in range(6):
+        result = render(photo, "a black piece of contamination. The defect is very large and severe.", seed)
+        dark = np.clip(photo - result.rgb, 0, None).mean(2)
+        body, shadow = dark > 70, (dark > 4) & (dark < 45)
+        offsets.append(np.nonzero(shadow)[1].mean() - np.nonzero(body)[1].mean())
+    assert np.mean(offsets) > 0
+
+
+def test_glue_carries_a_highlight() -> None:
+    photo = surface(level=90)
+    brighter = [float((drawn(photo, Family.GLUE, severity="severe", seed=s).rgb - photo).max()) for s in range(4)]
+    assert min(brighter) > 15
+
+
+@pytest.mark.parametrize("family", [Family.BROKEN_EDGE, Family.MISSING])
+def test_the_background_shows_where_a_piece_of_the_outline_is_gone(family: Family) -> None:
+    photo = plate()
+    result = render(photo, f"{NOUNS[family]} on the edge. The defect is large and severe.", seed=1)
+    inside = np.zeros(photo.shape[:2], bool)
+    inside[41:-41, 41:-41] = True
+    like_background = np.abs(result.rgb - BACKGROUND).max(2) < 10
+    assert (like_background & inside).sum() > 60
+    assert not (np.abs(photo[inside].astype(float) - BACKGROUND).max(1) < 10).any()
+
+
+def test_a_chip_on_a_surface_that_fills_the_picture_starts_at_its_border() -> None:
+    photo = surface()
+    for seed in range(3):
+        x, y, w, h = drawn(photo, Family.BROKEN_EDGE, seed=seed).box
+        assert min(x, y, 160 - x - w, 160 - y - h) <= 2
+
+
+def test_a_missing_piece_on_a_texture_is_a_shaded_recess() -> None:
+    photo = surface()
+    result = drawn(photo, Family.MISSING, severity="severe")
+    inside = result.alpha > 0.9
+    assert result.rgb[inside].mean() < 0.85 * photo[inside].mean()
+
+
+def test_a_bend_moves_the_outline() -> None:
+    photo = plate()
+    result = drawn(photo, Family.BEND, severity="severe")
+    was = np.abs(photo - BACKGROUND).max(2) < 40
+    now = np.abs(result.rgb - BACKGROUND).max(2) < 40
+    assert (was != now).sum() > 30
+
+
+def test_a_bridge_joins_conductors_and_a_gap_parts_one() -> None:
+    photo = board()
+    bright = photo[..., 1] > 120
+    bridged = drawn(photo, Family.SHORT, severity="severe").rgb[..., 1] > 120
+    parted = drawn(photo, Family.OPEN, severity="severe").rgb[..., 1] > 120
+    count = cv2.connectedComponents(bright.astype(np.uint8))[0]
+    assert cv2.connectedComponents(bridged.astype(np.uint8))[0] == count - 1
+    assert cv2.connectedComponents(parted.astype(np.uint8))[0] == count + 1
+
+
+@pytest.mark.parametrize("family", sorted(ON_TRACES))
+def test_without_a_conductor_it_is_refused_with_the_cure(family: Family) -> None:
+    with pytest.raises(RegionError, match="region around a trace"):
+        drawn(surface(), family)
+
+
+@pytest.mark.parametrize("family", NOUNS)
+def test_tiny_and_huge_photos(family: Family) -> None:
+    for width, height in ((64, 48), (1500, 1100)):
+        photo = cv2.resize(photo_for(family), (width, height), interpolation=cv2.INTER_AREA)
+        result = drawn(photo, family, size="very large")
+        assert (result.alpha > 0).any()
+        assert np.isfinite(result.rgb).all()
+
+
+def test_a_common_photo_takes_a_moment() -> None:
+    photo = cv2.resize(plate(), (512, 512), interpolation=cv2.INTER_CUBIC)
+    drawn(photo, Family.RUST)
+    for family in set(NOUNS) - ON_TRACES:
+        started = time.process_time()
+        drawn(photo, family)
+        assert time.process_time() - started < 1.5  # usually 0.1 to 0.3 s
