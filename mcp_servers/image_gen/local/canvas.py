@@ -130,7 +130,7 @@ def cut(rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site, *, st
         angle=site.angle,
         inward=site.inward,
         light=(scene.light[0] * flat, scene.light[1] * flat, float(np.sin(elevation))),
-        hair=scale * (0.8 + 0.6 * scene.blur),
+        hair=scale * (0.7 + 0.55 * scene.blur),
         contrast=_contrast(base, part, scale),
         grain=scene.grain,
         tone=tone,
@@ -157,7 +157,7 @@ def paste(
     ``softer`` gives the defect a softer border than the photo's sharpness asks for.
     """
     left, top, width, height = canvas.window
-    soft = min(canvas.blur * 0.55, 2.2 * canvas.scale)
+    soft = min(canvas.blur * 0.42, 2.0 * canvas.scale)
     cover = np.clip(layer.alpha, 0, 1) * ramp(canvas.allowed, 0.25, 0.75)
     if softer:
         soft += 0.6 * canvas.scale + 0.012 * canvas.length

@@ -98,17 +98,19 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     width = _width(canvas, spec, 0.016)
     bend = _bend(spec, rng, 0.3, 1.0)
     points = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.05, count=SAMPLES)
-    points = strokes.centred(points, canvas.centre)
-    t = np.linspace(0, 1, SAMPLES)
+    points = strokes.splintered(rng, strokes.centred(points, canvas.centre), 0.05)
+    t = np.linspace(0, 1, len(points))
     widest = float(rng.uniform(0.3, 0.7))
     lens = np.where(t < widest, t / widest, (1 - t) / (1 - widest)) ** 0.45
-    gape = lens * np.clip(1 + 0.18 * strokes.smooth(rng, SAMPLES, 16, 2), 0.6, 1.5)
+    gape = lens * np.clip(1 + 0.25 * strokes.smooth(rng, len(points), 40, 4), 0.45, 1.6)
     line = strokes.ribbon(points, canvas.shape, 6 * width + 2)
     local = strokes.sample(np.asarray(gape, np.float32), line.along)
     half = 0.5 * width * np.maximum(local, 0.03)
     aa = 0.3 * canvas.scale
     fade = np.clip(local * 3, 0, 1)
-    ragged = 0.06 * width * fractal(streams("texture"), canvas.shape, max(2 * width, 3.0), 3)
+    ragged = 0.10 * width * fractal(streams("texture"), canvas.shape, max(2 * width, 3.0), 4)
+    clean = np.clip(0.85 + 0.2 * strokes.smooth(rng, len(points), 24, 4), 0.4, 1.1)  # here and there fibres bridge it
+    fade = fade * strokes.sample(np.asarray(clean, np.float32), line.along)
     slit = ramp(line.near + ragged, half + aa, np.maximum(half - aa, 0)) * fade
     lean = 1.0 if rng.random() < 0.5 else -1.0
     share = np.where(line.offset * lean > 0, 1.0, 0.45)
