@@ -24,6 +24,8 @@ CHROMA = 0.5
 """Weight of a and b against L: chroma subsampling leaves blocks of false colour in honest redraws."""
 CALM, LEAST = 2.2, 0.27
 """A pair that agrees well elsewhere needs less: so many times its typical peak, at least this share of SCALES."""
+BINS = (*np.linspace(0, 1, 13)[:-1], 0.96, 1.0)
+"""Quantiles of local business between which the honest difference is learned: finer where edges are."""
 SEED_Z, GROW_Z = 9.0, 3.0
 """Robust z-scores that start and that extend a defect."""
 
@@ -73,9 +75,8 @@ def inside(affine: Field, shape: tuple[int, int]) -> Mask:
 def changed(normal: Field, anomaly: Field, valid: Mask) -> tuple[Mask, float, float]:
     """Mask (H, W), peak evidence (1 = just enough) and strongest difference (dE) of two matched Lab pictures."""
     delta = (anomaly - normal) * valid[..., None] * np.array([1, CHROMA, CHROMA], np.float32)
-    gx = cv2.Sobel(normal[..., 0], cv2.CV_32F, 1, 0, scale=1 / 8)
-    gy = cv2.Sobel(normal[..., 0], cv2.CV_32F, 0, 1, scale=1 / 8)
-    steep = gx * gx + gy * gy
+    steps = [cv2.Sobel(normal, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (0, 1)]
+    steep = np.einsum("ijk,ijk->ij", steps[0], steps[0]) + np.einsum("ijk,ijk->ij", steps[1], steps[1])
     unit = max(1.0, max(valid.shape) / 512)
     evidence = np.zeros(valid.shape, np.float32)
     support = np.zeros(valid.shape, bool)
@@ -113,14 +114,14 @@ def _norm(delta: Field) -> Field:
 def expected(difference: Field, busy: Field, valid: Mask) -> tuple[Field, Field]:
     """Level and spread (both (H, W), dE) of the difference that an honest redraw leaves, given local business.
 
-    Noise level function: pixels are ranked by ``busy`` into 12 bins; level is each bin's median, spread its
+    Noise level function: pixels are ranked by ``busy`` into bins; level is each bin's median, spread its
     scaled MAD, interpolated, and never above that of a busier bin: a defect that fills the calm
     places must not pass for their honest level. A floor keeps perfect pairs from exploding.
     """
     values, keys = difference[valid], busy[valid]
     step = max(1, len(values) // 60_000)
     values, keys = values[::step], keys[::step]
-    edges = np.quantile(keys, np.linspace(0, 1, 13))
+    edges = np.quantile(keys, BINS)
     centres, levels, spreads = [], [], []
     for low, high in itertools.pairwise(edges):
         pick = values[(keys >= low) & (keys <= high)]
@@ -132,7 +133,8 @@ def expected(difference: Field, busy: Field, valid: Mask) -> tuple[Field, Field]
         spreads.append(1.4826 * float(np.median(np.abs(pick - middle))))
     level = np.minimum.accumulate(np.array(levels)[::-1])[::-1]
     spread = np.maximum(np.minimum.accumulate(np.array(spreads)[::-1])[::-1], 0.25)
+    beyond = np.maximum(busy / max(centres[-1], 1e-3), 1.0)  # busier than all bins: in proportion
     return (
-        np.interp(busy, centres, level).astype(np.float32),
-        np.interp(busy, centres, spread).astype(np.float32),
+        (np.interp(busy, centres, level) * beyond).astype(np.float32),
+        (np.interp(busy, centres, spread) * beyond).astype(np.float32),
     )
