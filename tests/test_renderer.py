@@ -109,6 +109,25 @@ def strength(photo: np.ndarray, rgb: np.ndarray) -> float:
         ("a cluster of pinholes", {"count": 6, "clustered": True}),
         ("a stain", {"count": 1, "colour": None, "size": "medium-sized", "severity": "moderate"}),
         ("a very large and severe stain", {"size": "very large", "severity": "severe"}),
+        ("a patch of pitting", {"family": Family.HOLE, "shapes": {"pitted"}, "count": 1}),
+        ("a cluster of pitting holes", {"shapes": {"pitted"}, "count": 1, "clustered": False}),
+        (
+            "Using the provided image, change only the whole width of the tile to introduce a wide crack.",
+            {"place": {"whole"}, "shapes": {"wide"}},
+        ),
+        (
+            "Using the provided image, change only the inner wall and dark interior of the jar to introduce a stain.",
+            {"place": {"interior", "surface"}},
+        ),
+        (
+            "Using the provided image, change only the top surface of the disc to introduce a stain.",
+            {"place": {"surface"}},
+        ),
+        (
+            "Using the provided image, change only the edge and the surface of the part to introduce a stain.",
+            {"place": {"surface"}},
+        ),
+        ("a crack running along the rim", {"orientation": "rim", "place": {"edge"}}),
         ("a branching curved crack", {"shapes": {"branching", "curved"}}),
     ],
 )  # fmt: skip
@@ -248,7 +267,7 @@ def test_another_seed_gives_another_place(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [f for f in NOUNS if f in FAMILIES])
 def test_stronger_words_change_more_at_the_same_place(family: Family) -> None:
-    photo = photo_for(family, 192)
+    photo = photo_for(family, 128)
     results = [render(photo, framed(NOUNS[family], "large", word), seed=7) for word in SEVERITIES]
     changes = [strength(photo, r.rgb) for r in results]
     assert changes == sorted(changes)
@@ -259,7 +278,7 @@ def test_stronger_words_change_more_at_the_same_place(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [f for f in NOUNS if f in FAMILIES])
 def test_larger_words_cover_more(family: Family) -> None:
-    photo = photo_for(family, 256)
+    photo = photo_for(family, 128)
     areas = [
         np.mean([(render(photo, framed(NOUNS[family], word), seed=s).alpha > 0.2).sum() for s in range(3)])
         for word in SIZES[::2]
@@ -339,6 +358,18 @@ def test_a_wrong_region_is_refused_with_the_cure() -> None:
 def test_a_rim_on_a_texture_is_noted() -> None:
     result = render(surface(128), framed("a scratch", place="the rim"), seed=1)
     assert any("no rim found" in note for note in result.notes)
+
+
+def test_a_crack_through_the_whole_part_reaches_both_sides() -> None:
+    prompt = framed("a wide vertical crack", "large", place="the whole height of the disc through its centre")
+    assert render(part(192), prompt, seed=2).box[3] > 0.9 * 0.66 * 192
+
+
+def test_a_white_crack_is_lighter_than_a_dark_part() -> None:
+    photo = (part(192) * 0.3).astype(np.uint8)
+    result = render(photo, framed("a whitish crack", "large", place="the middle of the disc"), seed=3)
+    core = result.alpha > 0.7
+    assert result.rgb[core].mean() > photo[core].mean() + 10
 
 
 def test_a_pinhole_in_a_conductor_lies_in_it_and_shows_the_board() -> None:

@@ -87,6 +87,11 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     gain = np.exp(-depth * (2.3 * core + 0.30 * halo))
     gain = gain * relief_gain(step, canvas.light, 0.8 * depth) ** (1 - core)
     gain = gain * np.exp(0.12 * depth * grit * halo)
+    if spec.colour is not None and float(np.mean(spec.colour)) > 150:  # light caught in a clear or pale material
+        pigment = to_linear(np.array([[spec.colour]], np.float32))
+        caught = np.clip(0.9 * depth * (0.8 + 0.3 * grit) * core, 0, 0.95)[..., None]
+        rgb = canvas.base + caught * (pigment - canvas.base)
+        return Layer(np.asarray(rgb, np.float32), core, keep=np.asarray(1 - 0.5 * core, np.float32))
     rgb = canvas.shaded(np.asarray(gain, np.float32)) + _pale_edge(canvas, core, halo, depth)
     support = np.maximum(core, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.08, 0.6))
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.6 * core, np.float32))
