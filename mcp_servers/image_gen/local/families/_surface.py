@@ -82,6 +82,12 @@ def level(canvas: Canvas) -> float:
     return float(luma(canvas.tone[None, None, :])[0, 0])
 
 
+def blended(canvas: Canvas, matter: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
+    """Colour (3,) of foreign matter that stands out from the surface as much as ``strength`` asks for."""
+    share = np.float32(0.30 + 0.70 * strength)
+    return np.asarray(np.exp(np.log(canvas.tone + 0.004) * (1 - share) + np.log(matter + 0.004) * share), np.float32)
+
+
 def opposite(canvas: Canvas, rng: np.random.Generator, dark: float, bright: float) -> float:
     """Luminance that stands out from the surface: ``dark`` on pale surfaces, ``bright`` on dark ones."""
     here = level(canvas)

@@ -34,14 +34,14 @@ def contamination(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         shade = shade + mine * (float(rng.normal(0, 0.22)) - shade)
         height, body = np.maximum(height, top), np.maximum(body, mine)
     rough = fractal(texture, canvas.shape, max(0.22 * radius, 2.5), 4, 0.7)
-    albedo = _matter(canvas, spec, rng)
+    albedo = surface.blended(canvas, _matter(canvas, spec, rng), spec.strength)
     gain = relief_gain(
         np.asarray(height * 1.1 + 0.05 * radius * rough * body, np.float32), canvas.light, 0.5 + 0.5 * spec.strength
     )
     lit = gain * np.exp(shade + 0.14 * rough)
     solid = albedo[None, None, :] * np.clip(lit, 0.12, 3.0)[..., None]
     solid = solid + (0.10 * body * glint(height, canvas.light, 30.0))[..., None]
-    opaque = body * (0.35 + 0.65 * spec.strength)
+    opaque = body * (0.75 + 0.25 * spec.strength)
     shadow = surface.cast_shadow(canvas, body, max(0.35 * radius, canvas.hair)) * (1 - body)
     contact = np.clip(cv2.GaussianBlur(body, (0, 0), max(0.6 * canvas.hair, 0.8)) - body, 0, 1)
     dark = (0.15 + 0.85 * spec.strength) * (0.8 * shadow + 0.9 * contact)

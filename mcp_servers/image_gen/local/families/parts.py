@@ -94,9 +94,8 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     field = np.asarray(limit - deep, np.float32)
     soft = 0.4 * canvas.hair
     reach = max(2.0, 2.2 * canvas.blur + 1.2 * canvas.scale)
-    size = 2 * round(reach) + 1
-    near = cv2.dilate(canvas.part, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
-    gone = ramp(field, -soft, soft) * ramp(near, 0.0, 0.3)
+    beyond = cv2.distanceTransform((canvas.part < 0.02).astype(np.uint8), cv2.DIST_L2, 5)
+    gone = ramp(field, -soft, soft) * ramp(beyond, 3.0 * reach, reach)
     behind = _behind(canvas, open_side, reach, streams)
     rgb, face = _face(canvas, spec, streams, field, clean)
     rgb = rgb + gone[..., None] * (behind - rgb)

@@ -39,12 +39,12 @@ def thread(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
             b, li, s = _strand(canvas, end, 0.5 * canvas.hair, np.full(24, 0.5, np.float32), rng)
             light = np.where(b > body, li, light)
             body, shadow = np.maximum(body, 0.7 * b), np.maximum(shadow, 0.6 * s)
-    colour = _fibre(canvas, spec, rng)
+    colour = surface.blended(canvas, _fibre(canvas, spec, rng), spec.strength)
     tone = fractal(streams("texture"), canvas.shape, max(6 * width, 4.0), 3)
     lit = np.clip(light * (1 + 0.10 * tone), 0.15, 2.2)
     solid = colour[None, None, :] * lit[..., None]
     ground = canvas.shaded(np.exp(-(0.15 + 0.8 * spec.strength) * shadow * (1 - body)).astype(np.float32))
-    cover = body * (0.30 + 0.68 * spec.strength)
+    cover = body * (0.70 + 0.28 * spec.strength)
     rgb = ground + cover[..., None] * (solid - ground)
     support = np.maximum(body, ramp(shadow, 0.05, 0.4))
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.9 * body, np.float32))
@@ -53,8 +53,8 @@ def thread(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 def _course(rng: np.random.Generator, angle: float, straight: bool) -> strokes.Points:
     """The way a dropped fibre lies: long smooth curves, now and then a loop."""
     t = np.linspace(-0.5, 0.5, SAMPLES)
-    bend = 0.2 if straight else float(rng.choice([-1, 1]) * (0.6 + 4.2 * rng.random() ** 1.5))
-    sway = 0.1 if straight else float(rng.uniform(0.4, 1.1))
+    bend = 0.2 if straight else float(rng.choice([-1, 1]) * (0.5 + 3.4 * rng.random() ** 1.5))
+    sway = 0.1 if straight else float(rng.uniform(0.5, 1.3))
     heading = angle + bend * t + sway * strokes.smooth(rng, SAMPLES, 36, 1) + 0.05 * strokes.smooth(rng, SAMPLES, 9, 1)
     return np.stack([np.cumsum(np.cos(heading)), np.cumsum(np.sin(heading))], 1).astype(np.float32)
 

@@ -17,6 +17,8 @@ from mcp_servers.vision.scene import Field, Mask
 
 Point = tuple[float, float]
 
+NOTHING = "no conductor stands out here; set region around a trace, or ask for another place or seed"
+
 
 def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """Conductor where none should be: a ragged bridge to the neighbour, or a spur where no neighbour is near."""
@@ -30,7 +32,7 @@ def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     width = max(0.30 * canvas.length * (0.55 + 0.45 * spec.strength), 1.1 * canvas.hair)
     width = min(width, max(1.6 * gap, 1.1 * canvas.hair))
     line = strokes.ribbon(points, canvas.shape, 3 * width + 4)
-    girth = np.clip(1 + 0.22 * strokes.smooth(rng, 32, 9, 3), 0.5, 1.6).astype(np.float32)
+    girth = np.clip(1 + 0.22 * strokes.smooth(rng, 32, 9, 3), 0.75, 1.6).astype(np.float32)
     if not joined:
         girth *= np.linspace(1.2, 0.45, 32, dtype=np.float32)
     rough = fractal(streams("border"), canvas.shape, max(0.5 * width, 2.5), 3, 0.6)
@@ -84,7 +86,7 @@ def _conductor(canvas: Canvas) -> Mask:
     step = float(tone[bright].mean() - tone[~bright].mean()) if 0.02 < share < 0.98 else 0.0
     between = share * (1 - share) * step**2
     if step < 22 or between < 0.6 * float(tone.astype(np.float32).var()):
-        raise RegionError("no conductor stands out here; set region around a trace, or ask for another place or seed")
+        raise RegionError(NOTHING)
     if float(tone[bright].mean()) > 235 and float(tone[~bright].mean()) < 25:
         return np.asarray(~bright)
     thickness = [float(cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)[m].mean()) for m in (bright, ~bright)]
@@ -136,7 +138,10 @@ def _nearest(mask: Mask, to: Point) -> Point:
 
 
 def _on_trace(canvas: Canvas, solid: Mask) -> tuple[float, float, float, float]:
-    """A point in the middle of a conductor near the site: x, y, half its width, and its direction (radians)."""
+    """A point in the middle of a conductor near the site: x, y, half its width, and its direction (radians).
+
+    Raises RegionError where none passes through the window.
+    """
     deep = cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5)
     ridge = solid & (deep >= cv2.dilate(deep, np.ones((3, 3), np.uint8)) - 1e-3)
     mask = cv2.GaussianBlur(solid.astype(np.float32), (0, 0), 1.5)
@@ -150,5 +155,7 @@ def _on_trace(canvas: Canvas, solid: Mask) -> tuple[float, float, float, float]:
     margin = max(2, round(0.05 * max(canvas.shape)))
     cost[:margin], cost[-margin:], cost[:, :margin], cost[:, -margin:] = 99, 99, 99, 99
     at = int(np.argmin(np.where(ridge, cost, 1e9)))
+    if not ridge.flat[at] or cost.flat[at] >= 99:
+        raise RegionError(NOTHING)
     row, column = at // canvas.shape[1], at % canvas.shape[1]
     return float(column), float(row), float(deep[row, column]), float(turn[row, column])
