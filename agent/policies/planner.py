@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.policies import PolicyError
-from agent.policies.refine import SEVERITIES, Refinement, insert, move, refine, step
+from agent.policies.refine import Refinement, insert, move, refine, step
 from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, read_observation, render_turn
 from agent.task import StopReason, Task
 
@@ -154,13 +154,15 @@ def _edit(thought: str, prompt: str) -> Turn:
 
 
 def _something_else(prompt: str, item_name: str, tried: set[str]) -> Refinement:
-    """A change of its own where the review asks for nothing that was not tried: strength, then another place."""
-    options = [step(prompt, severity=1), step(prompt, severity=-1)]
-    options += [move(prompt, f"the {side} part of the {item_name}") for side in ("central", "upper", "lower", "left")]
-    for option in options:
-        if option.changes and option.prompt not in tried:
-            return option
-    return step(prompt, severity=-len(SEVERITIES))
+    """A change of its own where the review asks for nothing that was not tried: strength, size, then the place."""
+    strengths = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (0, 2))
+    for side in ("", "central", "upper", "lower", "left", "right"):
+        moved = move(prompt, f"the {side} part of the {item_name}") if side else Refinement(prompt, ())
+        for size, severity in ((0, 0), *strengths):
+            other = step(moved.prompt, size, severity)
+            if other.prompt not in tried:
+                return Refinement(other.prompt, moved.changes + other.changes)
+    return Refinement(prompt, ("nothing: every change of words has been tried",))
 
 
 def _first_sentence(knowledge: dict[str, Any]) -> str:
