@@ -56,8 +56,8 @@ def plate(size: int = 192, tint: tuple[float, ...] = (1.05, 0.95, 0.8)) -> Photo
 
 
 def board(size: int = 160, tint: tuple[float, ...] = (0.7, 1.0, 0.5)) -> Photo:
-    """Bright conductors with wide gaps on a dark board."""
-    on = (np.arange(size) % (size // 7) < size // 22).astype(np.float32)
+    """Bright conductors on a dark board, at least one in every window."""
+    on = (np.arange(size) % (size // 11) < size // 30).astype(np.float32)
     lines = 55 + 130 * cv2.GaussianBlur(np.repeat(on[None, :], size, 0), (0, 0), 0.7)
     lines += np.random.default_rng(2).normal(0, 1.5, (size, size))
     return np.clip(lines[..., None] * np.array(tint), 0, 255).astype(np.uint8)

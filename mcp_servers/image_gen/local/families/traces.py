@@ -152,10 +152,12 @@ def _on_trace(canvas: Canvas, solid: Mask) -> tuple[float, float, float, float]:
     turn = 0.5 * np.arctan2(2 * jxy, jxx - jyy) + np.pi / 2
     pad = np.maximum(deep / (1.4 * float(np.median(deep[ridge]))) - 1, 0)
     cost = np.hypot(*canvas.grid()) / canvas.length + 3 * (1 - coherence) + 4 * pad
-    margin = max(2, round(0.05 * max(canvas.shape)))
-    cost[:margin], cost[-margin:], cost[:, :margin], cost[:, -margin:] = 99, 99, 99, 99
-    at = int(np.argmin(np.where(ridge, cost, 1e9)))
-    if not ridge.flat[at] or cost.flat[at] >= 99:
+    height, width = canvas.shape
+    ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
+    reach_x, reach_y = np.abs(np.sin(turn)) * (deep + 2), np.abs(np.cos(turn)) * (deep + 2)  # both flanks in view
+    fits = (xs >= reach_x) & (xs < width - reach_x) & (ys >= reach_y) & (ys < height - reach_y)
+    if not (ridge & fits).any():
         raise RegionError(NOTHING)
+    at = int(np.argmin(np.where(ridge & fits, cost, 1e9)))
     row, column = at // canvas.shape[1], at % canvas.shape[1]
     return float(column), float(row), float(deep[row, column]), float(turn[row, column])
