@@ -94,7 +94,7 @@ def changed(normal: Field, anomaly: Field, valid: Mask) -> tuple[Mask, float, fl
     evidence *= inner
     support = hysteresis(evidence >= 1, support)
     fine = _norm(cv2.GaussianBlur(delta, (0, 0), 1.0 * unit))
-    mask = visible(fine, support, 1.5)
+    mask = visible(fine, support, 1.5, sure=evidence >= 1)
     return mask, float(evidence.max()), float(fine.max())
 
 

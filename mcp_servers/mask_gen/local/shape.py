@@ -64,13 +64,13 @@ def group(mask: Mask, reach: int) -> tuple[int, np.ndarray[tuple[int, int], np.d
     return count, np.asarray(np.where(mask, labels, 0).astype(np.int32))
 
 
-def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0) -> Mask:
+def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0, sure: Mask | None = None) -> Mask:
     """The visible defect inside ``support``: hysteresis relative to each piece's own strength.
 
-    difference: (H, W) colour difference (dE), locally averaged. Pixels above half the piece's strength (its 90th
-    percentile) seed the mask; neighbours join from a quarter of it, or from ``masking`` (dE, what the texture
-    hides) but at most 45% of it. Both need about ``floor`` (dE). Gaps that are small against the piece are
-    closed, enclosed holes filled, specks dropped.
+    difference: (H, W) colour difference (dE), locally averaged. Pixels above half the piece's strength (the 90th
+    percentile of its ``sure`` pixels, where given) seed the mask; neighbours join from a quarter of it, or from
+    ``masking`` (dE, what the texture hides) but at most 45% of it. Both need about ``floor`` (dE). Gaps that are
+    small against the piece are closed, enclosed holes filled, specks dropped.
     """
     out = np.zeros(support.shape, bool)
     reach = max(1, round(0.004 * max(support.shape)))
@@ -79,7 +79,8 @@ def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0
         piece = labels == label
         if not piece.any():
             continue
-        strength = float(np.percentile(difference[piece], 90))
+        core = piece & sure if sure is not None and (piece & sure).any() else piece
+        strength = float(np.percentile(difference[core], 90))
         if strength < floor:
             continue
         low = float(np.clip(masking / strength, 0.22, 0.45))

@@ -67,7 +67,7 @@ def evaluate(
         score=score,
         location_score=location,
         quality_score=quality,
-        review=_review([*where, *how], m, item_name, anomaly_type),
+        review=_review([*where, *how], score >= threshold, m, item_name, anomaly_type),
         passed=score >= threshold,
         measurements={name: round(float(value), 4) for name, value in m.items()},
     )
@@ -82,11 +82,11 @@ def follow(normal: Image, shift: tuple[float, float]) -> Image:
     return np.asarray(cv2.warpAffine(normal, move, size, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
-def _review(findings: list[Finding], m: dict[str, float], item_name: str, anomaly_type: str) -> str:
-    """The problems, worst first; or what is right where there is none worth saying."""
+def _review(findings: list[Finding], passed: bool, m: dict[str, float], item_name: str, anomaly_type: str) -> str:
+    """The problems, worst first, at least one where it did not pass; or what is right."""
     problems: dict[str, Finding] = {}
     for finding in sorted(findings, key=lambda f: f.factor):
-        if finding.factor < WORTH_SAYING:
+        if finding.factor < WORTH_SAYING or (not passed and not problems):
             problems.setdefault(finding.advice.split(":")[0], finding)
     if problems:
         return " ".join(f.advice for f in list(problems.values())[:MOST])

@@ -39,7 +39,7 @@ def judge_location(m: dict[str, float], family: Family | None) -> list[Finding]:
     """Criteria of place, from `measure_place`; ``family`` None where the type is unknown."""
     roams = family in REMOVES_OR_MOVES
     findings = []
-    on_part = m["on_part"] + (1 - m["floating"] - m["on_part"] if roams else 0.0)
+    on_part = 1 - m["floating"] if roams else m["on_part"]
     if m["over_outline"] > 0.02 and m["floating"] < 0.5:
         advice = f"Move the defect away from the outline: {pct(m['over_outline'])} of it lies beyond the part."
     else:
@@ -59,15 +59,14 @@ def judge_quality(m: dict[str, float], profile: DefectProfile | None) -> list[Fi
 
 
 def _strength(m: dict[str, float], profile: DefectProfile | None) -> list[Finding]:
-    faint = (
-        f"Make the defect more pronounced: its contrast is {m['contrast']:.1f} times the surface's own variation "
-        f"({m['delta_e']:.0f} dE), 2.5 is clearly visible."
-    )
+    faint = f"Make the defect more pronounced: its contrast is {m['contrast']:.1f} times the surface's own variation, "
+    faint += "2.5 is clearly visible."
+    weak = f"Make the defect more pronounced: it differs from the good surface by {m['delta_e']:.1f} dE, 8 is clear."
     strong = f"Make the defect less pronounced: {m['delta_e']:.0f} dE is more than a mild defect shows."
     limit = 45.0 if profile and profile.severity in ("faint", "mild") else 90.0
     return [
-        Finding(ramp(m["contrast"], 0.6, 2.3, 0.15), faint),
-        Finding(ramp(m["delta_e"], 1.5, 7.0, 0.3), faint),
+        Finding(ramp(m["contrast"], 0.7, 2.8, 0.15), faint),
+        Finding(ramp(m["delta_e"], 1.5, 8.0, 0.3), weak),
         Finding(ramp(m["delta_e"], 2 * limit, limit, 0.6), strong),
     ]
 

@@ -133,7 +133,9 @@ def contrast(normal: Field, anomaly: Field, mask: Mask, ring: Mask) -> dict[str,
     delta_e = float(np.percentile(change[mask], 75))
     own = cv2.GaussianBlur(anomaly, (0, 0), 1.0)
     around = cv2.GaussianBlur(anomaly, (0, 0), 6.0)
-    variation = float(np.sqrt(np.mean(np.minimum(np.linalg.norm(own - around, axis=2)[ring], 15.0) ** 2)))
+    varies = np.linalg.norm(own - around, axis=2)[ring]
+    surface = varies[varies <= np.percentile(varies, 85)]  # edges and neighbouring parts are not the surface
+    variation = float(np.sqrt(np.mean(surface**2)))
     return {"delta_e": delta_e, "surface_variation": variation, "contrast": delta_e / (variation + 1.0)}
 
 
