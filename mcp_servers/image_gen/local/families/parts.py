@@ -36,10 +36,10 @@ def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     floor = fill(canvas.base, hole, source, streams("fill"), detail=0.6)
     strong = 0.25 + 0.75 * spec.strength
     grit = fractal(streams("texture"), canvas.shape, max(0.25 * radius, 3.0), 5, 0.7)
-    height = -0.9 * wall * ramp(field, -0.2 * wall, 1.2 * wall) + 0.10 * wall * grit * ramp(field, 0.0, 0.8 * wall)
+    height = -0.9 * wall * ramp(field, -0.2 * wall, 1.2 * wall) + 0.06 * wall * grit * ramp(field, 0.0, 0.8 * wall)
     gain = relief_gain(np.asarray(height, np.float32), canvas.light, 0.8 * strong)
     shade = surface.cast_shadow(canvas, 1 - inside, 1.6 * wall)
-    sky = 0.30 + 0.22 * np.exp(-np.maximum(field, 0) / (1.2 * wall))
+    sky = 0.40 + 0.22 * np.exp(-np.maximum(field, 0) / (1.2 * wall))
     gain = gain * np.exp(-strong * inside * (0.8 * shade + sky + 0.10 * grit))
     rim = np.exp(-(((field + 0.35 * canvas.hair) / (0.5 * canvas.hair)) ** 2)) * 0.25 * strong
     slope = _towards_light(canvas, field)
@@ -93,7 +93,7 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     limit = limit - np.maximum(np.abs(along) - 0.5 * length, 0)
     field = np.asarray(limit - deep, np.float32)
     soft = 0.4 * canvas.hair
-    reach = max(2.0, 2.2 * canvas.blur + 1.2 * canvas.scale)
+    reach = max(2.0, 2.2 * canvas.blur + 1.2 * canvas.scale + 0.025 * length)
     beyond = cv2.distanceTransform((canvas.part < 0.02).astype(np.uint8), cv2.DIST_L2, 5)
     gone = ramp(field, -soft, soft) * ramp(beyond, 3.0 * reach, reach)
     behind = _behind(canvas, open_side, reach, streams)
@@ -138,7 +138,11 @@ def _behind(canvas: Canvas, open_side: bool, reach: float, streams: Streams) -> 
         dark = np.percentile(canvas.base.reshape(-1, 3), 1, axis=0) * 0.35
         haze = fractal(streams("fill"), canvas.shape, max(0.8 * canvas.length, 8.0), 2)
         return np.asarray(dark[None, None, :] * (1 + 0.10 * haze)[..., None] + 0.003, np.float32)
-    away = cv2.distanceTransform((canvas.part < 0.02).astype(np.uint8), cv2.DIST_L2, 5)
+    ground = (canvas.part < 0.02).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(ground)
+    if len(stats) > 2:  # the widest ground, not what shows through bores
+        ground = (labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))).astype(np.uint8)
+    away = cv2.distanceTransform(ground, cv2.DIST_L2, 5)
     for margin in (reach + 0.07 * canvas.length, reach, 0.0):  # off soft borders and off bits of the part, if it can be
         source = away > margin
         if np.count_nonzero(source) > 0.04 * source.size:

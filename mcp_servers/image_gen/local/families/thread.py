@@ -53,9 +53,9 @@ def thread(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 def _course(rng: np.random.Generator, angle: float, straight: bool) -> strokes.Points:
     """The way a dropped fibre lies: long smooth curves, now and then a loop."""
     t = np.linspace(-0.5, 0.5, SAMPLES)
-    bend = 0.2 if straight else float(rng.choice([-1, 1]) * (0.5 + 3.4 * rng.random() ** 1.5))
-    sway = 0.1 if straight else float(rng.uniform(0.5, 1.3))
-    heading = angle + bend * t + sway * strokes.smooth(rng, SAMPLES, 36, 1) + 0.05 * strokes.smooth(rng, SAMPLES, 9, 1)
+    bend = 0.2 if straight else float(rng.choice([-1, 1]) * (0.3 + 2.6 * rng.random() ** 1.5))
+    sway = 0.1 if straight else float(rng.uniform(0.7, 1.7))
+    heading = angle + bend * t + sway * strokes.smooth(rng, SAMPLES, 30, 1) + 0.05 * strokes.smooth(rng, SAMPLES, 9, 1)
     return np.stack([np.cumsum(np.cos(heading)), np.cumsum(np.sin(heading))], 1).astype(np.float32)
 
 
