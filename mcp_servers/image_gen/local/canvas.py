@@ -99,15 +99,17 @@ class Canvas:
         return np.asarray(total / cv2.GaussianBlur(weight, (0, 0), sigma)[..., None], np.float32)
 
 
-def cut(rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site, *, strict: bool = False) -> Canvas:
+def cut(
+    rgb: NDArray[np.float32], scene: Scene, allowed: Mask, site: Site, *, strict: bool = False, wider: float = 1.0
+) -> Canvas:
     """Cut the window around a site.
 
     rgb: (H, W, 3) sRGB 0-255. allowed: (H, W), where the defect may be; ``strict`` forbids even its blur to
-    leave it. The window reaches 0.8 of the site's
-    length (and at least 12 px) beyond its centre on all sides, clipped to the photo.
+    leave it. The window reaches ``wider`` times 0.8 of the site's length (and at least 12 px) beyond its centre
+    on all sides, clipped to the photo.
     """
     height, width = rgb.shape[:2]
-    reach = max(12.0, 0.8 * site.length + 6)
+    reach = wider * max(12.0, 0.8 * site.length + 6)
     left, top = max(0, int(site.x - reach)), max(0, int(site.y - reach))
     right, bottom = min(width, int(site.x + reach) + 1), min(height, int(site.y + reach) + 1)
     scale = min(3.0, SIDE / max(right - left, bottom - top))
@@ -149,8 +151,8 @@ def paste(
     noise: np.random.Generator,
     grey: bool,
     softer: bool,
-) -> None:
-    """Lay a drawn layer over the photo, in place.
+) -> bool:
+    """Lay a drawn layer over the photo, in place; says whether anything of it is visible there.
 
     rgb: (H, W, 3) sRGB 0-255 and alpha: (H, W), both changed inside the canvas's window only. The change is
     blurred as the photo is, covered texture gets the photo's noise, ``grey`` keeps the channels equal, and
@@ -177,7 +179,7 @@ def paste(
         cover = cover * canvas.fence
     rows, columns = np.flatnonzero(cover.any(1)), np.flatnonzero(cover.any(0))
     if len(rows) == 0:
-        return
+        return False
     used = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
     part = (slice(top + rows[0], top + rows[-1] + 1), slice(left + columns[0], left + columns[-1] + 1))
     photo, change, cover, covered = rgb[part], change[used], cover[used], covered[used]
@@ -193,6 +195,7 @@ def paste(
     touched = cover > 0
     photo[touched] = np.clip(photo + change, 0, 255)[touched]
     np.maximum(alpha[part], np.where(touched, cover, 0), out=alpha[part])
+    return bool(touched.any())
 
 
 def _resize(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -21,6 +21,9 @@ from mcp_servers.vision.scene import Field, Image, Mask, analyse
 NEUTRAL = 12
 """Difference between the channels of a named colour up to which it leaves a grey photo grey."""
 
+TRIES = 12
+"""How many sites are tried for one defect before it is refused, every fourth in a window of twice the size."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
@@ -56,15 +59,25 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
     alpha = np.zeros(rgb.shape[:2], np.float32)
     notes: list[str] = []
     first: Site | None = None
+    strict = region is not None
+    soft = "soft" in spec.shapes
     for index in range(spec.count):
         streams = Streams(seed).part(index)
-        around = first if spec.clustered else None
-        site, said = placer.choose(spec, recipe.habit, streams, spec.count**-0.45, around)
-        first = first or site
-        canvas = cut(out, scene, reach, site, strict=region is not None)
-        layer = recipe.draw(canvas, spec, streams)
-        paste(out, alpha, canvas, layer, streams("noise"), stays_grey, "soft" in spec.shapes)
-        notes += [note for note in said if note not in notes]
+        for attempt in range(TRIES):
+            place = streams.part(attempt) if attempt else streams
+            around = first if spec.clustered else None
+            site, said = placer.choose(spec, recipe.habit, place, spec.count**-0.45, around)
+            canvas = cut(out, scene, reach, site, strict=strict, wider=2.0 ** (attempt // 4))
+            try:
+                layer = recipe.draw(canvas, spec, streams)
+            except RegionError:  # this site cannot carry the defect (no trace, no outline in view): try another
+                if attempt == TRIES - 1:
+                    raise
+                continue
+            if paste(out, alpha, canvas, layer, streams("noise"), stays_grey, soft):
+                first = first or site
+                notes += [note for note in said if note not in notes]
+                break
     if not alpha.any():
         raise RegionError(
             f"no room for this {spec.family.value.replace('_', ' ')} there; allow a larger region, for edges one that "

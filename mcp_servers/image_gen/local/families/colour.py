@@ -163,7 +163,7 @@ def rust(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     rgb = rgb * np.exp(0.5 * surface.detail(canvas, 3 * canvas.scale))[..., None]
     halo: Field = np.asarray(ramp(ground, -0.38, 0.02) * (1 - 0.5 * grip), np.float32)
     stained = surface.filtered(canvas.base, _halo_tint(spec), 0.9 * canvas.depth(spec.strength) * halo)
-    cover = grip * np.clip((0.25 + 0.75 * spec.strength) * (0.72 + 0.45 * heart + 0.2 * coarse), 0, 0.97)
+    cover = grip * np.clip((0.48 + 0.52 * spec.strength) * (0.72 + 0.45 * heart + 0.2 * coarse), 0, 0.97)
     out = stained + cover[..., None] * (rgb - stained)
     if _is_grey(canvas) and _rust_pigment(spec) is None:
         out = np.repeat(luma(out)[..., None], 3, 2)

@@ -94,10 +94,10 @@ def glue(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     pigment = surface.pigment(spec)
     tint = np.array([0.93, 0.88, 0.74], np.float32)
     milky = pigment if pigment is not None else np.array([0.80, 0.77, 0.68], np.float32) * surface.exposure(canvas)
-    strong = 0.25 + 0.75 * spec.strength
+    strong = 0.35 + 0.65 * spec.strength
     rgb = surface.filtered(bent, tint, strong * (0.35 + 0.65 * height / (0.5 * thick)) * inside)
     cloud = np.clip(0.07 + 0.04 * ripple, 0, 1) * (1.0 if pigment is None else 3.5)
-    rgb = rgb + (spec.strength * cloud * inside)[..., None] * (milky - rgb)
+    rgb = rgb + ((0.3 + 0.7 * spec.strength) * cloud * inside)[..., None] * (milky - rgb)
     away = -(dx * canvas.light[0] + dy * canvas.light[1])
     slope = np.hypot(dx, dy)
     rgb = rgb * np.exp(-strong * inside * (0.55 * slope * ramp(away, -0.05, 0.5) + 0.18 * slope))[..., None]
@@ -119,7 +119,7 @@ def _lump(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: fl
         return surface.patch(canvas, rng, 0.92 * radius, aspect=float(rng.uniform(1.0, 1.8)), warp=0.10, lobes=3)
     points = strokes.path(rng, (0, 0), canvas.angle, 1.9 * radius, bend=float(rng.normal(0, 1.2)), wander=0.25)
     line = strokes.ribbon(strokes.centred(points, canvas.centre), canvas.shape, 0.6 * radius)
-    width = np.clip(0.13 + 0.05 * strokes.smooth(rng, 64, 12, 3), 0.05, 0.3) * radius
+    width = np.clip(0.17 + 0.06 * strokes.smooth(rng, 64, 12, 3), 0.07, 0.35) * radius
     width[-14:] += 0.13 * radius * np.sin(np.linspace(0, np.pi, 14))
     return np.asarray(np.maximum(strokes.sample(width.astype(np.float32), line.along), canvas.hair) - line.near)
 
