@@ -159,7 +159,7 @@ def test_a_grain_has_a_lit_side_and_a_shadow_away_from_the_lamp() -> None:
     ramp = np.linspace(170, 100, 160, dtype=np.float32)[None, :, None] * np.ones((160, 1, 3), np.float32)
     photo = np.rint(ramp).astype(np.uint8)  # the lamp is on the left
     offsets = []
-    for seed in range(6):
+    for seed in range(4):
         result = render(photo, "a black piece of contamination. The defect is very large and severe.", seed)
         dark = np.clip(photo - result.rgb, 0, None).mean(2)
         body, shadow = dark > 70, (dark > 4) & (dark < 45)
@@ -231,7 +231,7 @@ def test_without_a_conductor_it_is_refused_with_the_cure(family: Family) -> None
 
 @pytest.mark.parametrize("family", NOUNS)
 def test_tiny_and_huge_photos(family: Family) -> None:
-    for width, height in ((64, 48), (1000, 700)):
+    for width, height in ((64, 48), (900, 600)):
         photo = cv2.resize(photo_for(family), (width, height), interpolation=cv2.INTER_AREA)
         result = drawn(photo, family, size="very large")
         assert (result.alpha > 0).any()

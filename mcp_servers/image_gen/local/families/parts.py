@@ -258,7 +258,8 @@ def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 def _element(canvas: Canvas, radius: float) -> Field | None:
     """Distance field of a compact element that stands out near the site; None where there is none."""
     tone = np.sqrt(luma(canvas.base))
-    around = cv2.GaussianBlur(tone, (0, 0), radius)
+    side = 2 * round(1.2 * radius) + 1
+    around = cv2.blur(cv2.blur(tone, (side, side)), (side, side))
     differs = np.abs(tone - around) > max(0.10, 3.0 * canvas.contrast)
     closed = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     _, labels, stats, centres = cv2.connectedComponentsWithStats(closed)
