@@ -11,7 +11,7 @@ from mcp_servers.vision.scene import Field, Image, Mask
 
 IDENTICAL = 0.35
 """Share of identical pixels from which a pair counts as "the same photo with an edit in it"."""
-FLOOR = 2.0
+FLOOR = 1.2
 """Smallest locally averaged colour difference (dE) that a person would notice in a side-by-side look."""
 MASKING = 3.0
 """Differences below so many times the surface's own variation are lost in its texture."""
@@ -51,8 +51,8 @@ def find_exact(normal: Image, anomaly: Image, changed: Mask) -> MaskResult:
     difference, support, masking = _measure(normal[window], anomaly[window], changed[window])
     piece = visible(difference, close_gaps(support, 1), FLOOR, MASKING * masking)
     if not piece.any():
-        strongest = float(difference.max())
-        why = f"the strongest change is {strongest:.1f} dE, too faint to be seen ({FLOOR:.0f} dE is just visible)"
+        strength = float(np.percentile(difference[support], 90)) if support.any() else 0.0
+        why = f"what changed differs by {strength:.1f} dE, too faint to be seen ({FLOOR:.1f} dE is just visible)"
         return nothing(shape, 0.7, "exact", (0.0, 0.0), why)
     strength = float(np.percentile(difference[piece], 75))
     if piece.shape != changed[window].shape:
