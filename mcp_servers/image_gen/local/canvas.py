@@ -28,11 +28,13 @@ class Layer:
     ``rgb``: (h, w, 3) linear light, the finished look of the defect. ``alpha``: (h, w) in [0, 1], where and
     how much of it replaces the photo, 0 outside. ``keep``: 1 where the photo's finest texture shows through
     (shading, tints), 0 where it is covered or gone (a foreign body, a missing piece); a field or one value.
+    ``notes``: what could not be done as asked.
     """
 
     rgb: Colour
     alpha: Field
     keep: Field | float = 1.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,11 @@ class Canvas:
     @property
     def shape(self) -> tuple[int, int]:
         return self.base.shape[0], self.base.shape[1]
+
+    @property
+    def softness(self) -> float:
+        """Sigma (px) by which a drawn change is blurred, so that its borders are as sharp as the photo's."""
+        return min(self.blur * 0.42, 2.0 * self.scale)
 
     def grid(self) -> tuple[Field, Field]:
         """x and y of every pixel relative to the defect's centre (px)."""
@@ -159,7 +166,7 @@ def paste(
     ``softer`` gives the defect a softer border than the photo's sharpness asks for.
     """
     left, top, width, height = canvas.window
-    soft = min(canvas.blur * 0.42, 2.0 * canvas.scale)
+    soft = canvas.softness
     cover = np.clip(layer.alpha, 0, 1) * ramp(canvas.allowed, 0.25, 0.75)
     if softer:
         soft += 0.6 * canvas.scale + 0.012 * canvas.length

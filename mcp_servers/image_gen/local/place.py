@@ -37,14 +37,14 @@ class Site:
     inward: tuple[float, float] | None
 
 
-def region_mask(region: Mask | tuple[int, int, int, int] | None, scene: Scene) -> Mask:
-    """Where the defect may be: the part, limited to the region.
+def region_mask(region: Mask | tuple[int, int, int, int] | None, scene: Scene) -> tuple[Mask, Mask]:
+    """Where the defect may sit (the part, limited to the region) and what it may change (the region).
 
     region: (H, W) bool, or a box (x, y, width, height) in pixels, or None. Raises RegionError.
     """
-    if region is None:
-        return scene.part
     height, width = scene.part.shape
+    if region is None:
+        return scene.part, np.ones((height, width), bool)
     if isinstance(region, tuple):
         x, y, w, h = region
         if w <= 0 or h <= 0 or x >= width or y >= height or x + w <= 0 or y + h <= 0:
@@ -65,7 +65,7 @@ def region_mask(region: Mask | tuple[int, int, int, int] | None, scene: Scene) -
     if np.count_nonzero(allowed) < 9:
         x, y, w, h = scene.box
         raise RegionError(f"region lies off the part; move it into the part's box {x},{y},{w},{h}")
-    return allowed
+    return allowed, chosen
 
 
 class Placer:
@@ -199,6 +199,8 @@ class Placer:
             weight = allowed * (self.room >= need)
         if "conductor" in spec.place and spec.family is Family.HOLE:
             weight = allowed * (clearance(two_tone(self.luma)) > 0.5 * length + 1)
+        elif spec.family in {Family.SHORT, Family.OPEN}:
+            weight = allowed * _conductors(two_tone(self.luma), spec.family, 0.5 * length + 1)
         else:
             weight *= self._carries(length)
         weight *= self._named(spec)
@@ -283,3 +285,20 @@ def _into_part(x: float, y: float, inward: tuple[float, float], angle: float, le
         return x + 0.08 * length * inward[0], y + 0.08 * length * inward[1]
     half = 0.49 * length * float(np.sign(slant))
     return x + half * dx, y + half * dy
+
+
+def _conductors(solid: Mask, family: Family, reach: float) -> Field:
+    """Where a conductor (OPEN) or a gap between two of them (SHORT) lies within ``reach`` px."""
+    if family is Family.OPEN:
+        deep = cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5)
+        middle = solid & (deep >= cv2.dilate(deep, np.ones((3, 3), np.uint8)) - 0.01)
+        middle &= clearance(np.ones_like(solid)) > deep + 3  # both flanks in the picture
+        if middle.any():
+            slim = middle & (deep < min(1.5 * float(np.median(deep[middle])) + 0.5, 1.2 * reach + 3))
+            middle = slim if slim.any() else middle
+        return np.asarray(middle, np.float32)
+    size = 2 * max(1, round(reach)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    closed = cv2.morphologyEx(solid.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
+    gap = closed & ~solid
+    return np.asarray((gap if gap.any() else cv2.dilate(solid.astype(np.uint8), kernel) > 0) * 1.0, np.float32)

@@ -50,11 +50,11 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
     spec = parse_prompt(prompt)
     recipe = families.FAMILIES[spec.family]
     scene = analyse(rgb)
-    allowed = region_mask(region, scene)
+    allowed, chosen = region_mask(region, scene)
     placer = Placer(rgb, scene, allowed)
     coloured = spec.colour is not None and max(spec.colour) - min(spec.colour) > NEUTRAL
     stays_grey = not coloured and bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 1] == rgb[..., 2]).all())
-    reach = allowed if region is not None or recipe.stays_on_part else np.ones_like(allowed)
+    reach = allowed if recipe.stays_on_part else chosen
     out = rgb.astype(np.float32)
     alpha = np.zeros(rgb.shape[:2], np.float32)
     notes: list[str] = []
@@ -76,7 +76,7 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
                 continue
             if paste(out, alpha, canvas, layer, streams("noise"), stays_grey, soft):
                 first = first or site
-                notes += [note for note in said if note not in notes]
+                notes += [note for note in (*said, *layer.notes) if note not in notes]
                 break
     if not alpha.any():
         raise RegionError(

@@ -120,7 +120,7 @@ def exact(canvas: Canvas, rgb: Colour, alpha: Field) -> Colour:
 
     Without it a faint line stays where a sharp outline of the photo is painted over. alpha: (H, W).
     """
-    sigma = max(min(0.55 * canvas.blur, 2.2 * canvas.scale), 0.3)  # as in canvas.paste
+    sigma = max(canvas.softness, 0.3)
     before = to_srgb(canvas.base)
     change = (to_srgb(rgb) - before) * alpha[..., None]
     sharper = 2 * change - cv2.GaussianBlur(change, (0, 0), sigma)

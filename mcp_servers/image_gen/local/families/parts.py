@@ -100,7 +100,8 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     rgb, face = _face(canvas, spec, streams, field, clean)
     rgb = rgb + gone[..., None] * (behind - rgb)
     keep = np.asarray(1 - np.maximum(gone, 0.7 * face), np.float32)
-    return Layer(surface.exact(canvas, np.asarray(rgb, np.float32), gone), np.maximum(gone, face), keep=keep)
+    notes = () if open_side else ("no outline of the part in view: broken at the border of the picture",)
+    return Layer(surface.exact(canvas, np.asarray(rgb, np.float32), gone), np.maximum(gone, face), keep, notes)
 
 
 def _depth_into(canvas: Canvas, solid: Mask, inward: tuple[float, float], open_side: bool) -> Field:
@@ -216,7 +217,8 @@ def bend(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     support = ramp(np.abs(push), 0.15 * canvas.scale, 0.9 * canvas.scale) * ramp(either, 0.03, 0.2)
     moved_by = ramp(np.abs(push), 0.3 * canvas.scale, 1.5 * canvas.scale)
     keep = np.asarray(1 - 0.9 * moved_by, np.float32)
-    return Layer(surface.exact(canvas, np.asarray(rgb, np.float32), support), support, keep=keep)
+    notes = () if outlined else ("no outline of the part in view: the surface itself is bent",)
+    return Layer(surface.exact(canvas, np.asarray(rgb, np.float32), support), support, keep, notes)
 
 
 def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
@@ -39,7 +41,8 @@ def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     bridge = 0.5 * width * strokes.sample(girth, line.along) - line.near + 0.05 * width * rough
     grown = surface.soft_max(np.asarray(bridge, np.float32), _signed(solid), 0.8 * width)
     grown = np.minimum(grown, 1.3 * width + 0.3 * width * rough - line.near).astype(np.float32)
-    return _swap(canvas, spec, streams, grown, solid)
+    layer = _swap(canvas, spec, streams, grown, solid)
+    return layer if joined else replace(layer, notes=("no second conductor near: a spur instead of a bridge",))
 
 
 def open_gap(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
