@@ -128,7 +128,7 @@ def find_part(rgb: Image) -> Mask:
     part = cv2.morphologyEx(part.astype(np.uint8), cv2.MORPH_OPEN, kernel)
     part = cv2.morphologyEx(part, cv2.MORPH_CLOSE, kernel).astype(bool)
     part = _keep_big(part, 0.15)
-    part = ~_keep_big(~part, 0.0, minimum=0.004 * height * width)
+    part = _fill_marks(part)
     share = float(part.mean())
     if not 0.02 <= share <= 0.93 or float(part[border].mean()) > 0.30:
         return everything
@@ -204,13 +204,41 @@ def _border_colours(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(centres[counts >= 0.12] if (counts >= 0.12).any() else centres[[counts.argmax()]])
 
 
-def _keep_big(mask: Mask, relative: float, minimum: float = 0.0) -> Mask:
-    """Drop components smaller than ``relative`` times the biggest or than ``minimum`` pixels."""
+def _fill_marks(part: Mask) -> Mask:
+    """Fill gaps inside the part that are marks on it; large gaps and round ones (bores) are openings and stay."""
+    gaps = (~part).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(gaps, connectivity=4)
+    filled = part.copy()
+    frame = part.size
+    for label in range(1, len(stats)):
+        area = int(stats[label, cv2.CC_STAT_AREA])
+        if area >= 0.004 * frame:
+            continue
+        gap = labels == label
+        if area >= 0.0005 * frame and _is_round(gap):
+            continue
+        filled |= gap
+    return filled
+
+
+def _is_round(shape: Mask) -> bool:
+    """Whether one connected shape is nearly an ellipse that is not much longer than wide."""
+    contours, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if len(contours[0]) < 12:
+        return False
+    (_, (minor, major), _) = cv2.minAreaRect(contours[0])
+    minor, major = sorted((minor + 1, major + 1))
+    fill = np.count_nonzero(shape) / (np.pi / 4 * minor * major)
+    return bool(minor / major > 0.7 and 0.92 < fill < 1.1)
+
+
+def _keep_big(mask: Mask, relative: float) -> Mask:
+    """Drop components smaller than ``relative`` times the biggest."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     areas = stats[:, cv2.CC_STAT_AREA].astype(np.float64)
     if len(areas) < 2:
         return mask
-    keep = areas >= max(relative * areas[1:].max(), minimum)
+    keep = areas >= relative * areas[1:].max()
     keep[0] = False
     return np.asarray(keep[labels])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +45,10 @@ def stain(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 
 def _is_vivid(pigment: NDArray[np.float32]) -> bool:
-    return float(pigment.max() - pigment.min()) > 0.55 * float(pigment.max()) and float(pigment.max()) > 0.12
+    """Whether a linear colour (3,) is that of ink or paint: saturated, and neither dark nor a brown."""
+    red, green, blue = (float(c) for c in pigment)
+    brown = red > green > blue and red < 0.35
+    return float(np.ptp(pigment)) > 0.55 * float(pigment.max()) > 0.066 and not brown
 
 
 def _splash(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: float) -> Field:
@@ -193,8 +198,8 @@ def _rust_exposure(canvas: Canvas) -> float:
 
 
 def _rust_pigment(spec: DefectSpec) -> NDArray[np.float32] | None:
-    """Colour that the prompt gives the rust; "rust" itself names the defect."""
-    return None if "rust" in spec.colour_name else surface.pigment(spec)
+    """Colour that the prompt gives the corrosion; None for the hues of plain rust, which has its own tones."""
+    return None if re.search("rust|brown|orange|red", spec.colour_name) else surface.pigment(spec)
 
 
 def _halo_tint(spec: DefectSpec) -> NDArray[np.float32]:

@@ -102,7 +102,7 @@ def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     across = (y - shift[1]) * np.cos(angle) - (x - shift[0]) * np.sin(angle)
     crease = np.exp(-np.sqrt((across / (0.22 * radius)) ** 2 + 0.04)) * bowl
     swell = np.exp(-(((field + 0.18 * radius) / (0.18 * radius)) ** 2))
-    waves = 0.05 * fractal(streams("texture"), canvas.shape, max(0.9 * radius, 4.0), 3) * bowl
+    waves = 0.03 * fractal(streams("texture"), canvas.shape, max(0.9 * radius, 4.0), 2) * bowl
     height = radius * np.asarray(-0.26 * bowl - 0.10 * crease + 0.045 * swell + waves, np.float32)
     height = cv2.GaussianBlur(height, (0, 0), max(0.035 * radius, 0.8))
     strength = canvas.depth(spec.strength)
