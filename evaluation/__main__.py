@@ -11,8 +11,9 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 
@@ -110,15 +111,16 @@ def read_items(texts: Sequence[str]) -> dict[str, str]:
 def write_report(
     folder: Path, text: str, table: str, summary: dict[str, Any], cells: Sequence[Cell], store: CellStore
 ) -> None:
-    """``compare.json``, ``compare.md``, ``compare.png`` and a sheet of samples for each category."""
+    """``compare.json``, ``compare.md``, ``compare.png`` and sheets of samples and of predictions for each category."""
     (folder / "compare.json").write_text(text, encoding="utf-8")
     (folder / "compare.md").write_text(table, encoding="utf-8")
     plot(summary, folder / "compare.png")
-    for category in summary["categories"]:
+    whats: tuple[Literal["samples", "predictions"], ...] = ("samples", "predictions")
+    for category, what in product(summary["categories"], whats):
         names = dict.fromkeys(cell.generator for cell in cells if cell.category == category)
-        strips = {name: found for name in names if (found := store.samples(category, name)) is not None}
+        strips = {name: found for name in names if (found := store.strip(category, name, what)) is not None}
         if strips:
-            cv2.imwrite(str(folder / f"samples-{category}.png"), contact_sheet(strips)[:, :, ::-1])
+            cv2.imwrite(str(folder / f"{what}-{category}.png"), contact_sheet(strips)[:, :, ::-1])
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 
-from evaluation.data import Image
+from evaluation.data import Image, read_image
 from evaluation.errors import EvaluationError
 from evaluation.metrics import Scores
 
@@ -34,7 +34,7 @@ class Cell:
 
 
 class CellStore:
-    """Keeps cells as ``CATEGORY-GENERATOR-SEED.json`` in a folder, with a strip of samples beside them.
+    """Keeps cells as ``CATEGORY-GENERATOR-SEED.json`` in a folder, with strips of pictures beside them.
 
     folder: None keeps nothing. settings: what cells must share to stand in one table. ``resume``: whether cells from
     an earlier run are read.
@@ -53,24 +53,21 @@ class CellStore:
             raise EvaluationError(f"{path} was run with other settings: choose another --out, or leave out --resume")
         return Cell(**{**kept, "scores": Scores(**kept["scores"])})
 
-    def write(self, cell: Cell, samples: Image | None) -> None:
-        """Keep a cell, and its generator's samples where there are any."""
+    def write(self, cell: Cell, samples: Image, predictions: Image) -> None:
+        """Keep a cell; of the first seed also strips of its generator's samples and of what its detector found."""
         path = self._path(cell.category, cell.generator, cell.seed)
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({**asdict(cell), "settings": self._settings}, indent=1), encoding="utf-8")
-        if samples is not None:
-            cv2.imwrite(str(self._samples(cell.category, cell.generator)), samples[:, :, ::-1])
+        if cell.seed == 0:
+            for what, picture in (("samples", samples), ("predictions", predictions)):
+                cv2.imwrite(str(path.with_name(f"{cell.category}-{cell.generator}-{what}.png")), picture[:, :, ::-1])
 
-    def samples(self, category: str, generator: str) -> Image | None:
-        """The strip of samples that was kept."""
-        path = self._samples(category, generator)
-        strip = cv2.imread(str(path)) if path.is_file() else None
-        return None if strip is None else strip[:, :, ::-1].copy()
+    def strip(self, category: str, generator: str, what: Literal["samples", "predictions"]) -> Image | None:
+        """A strip that was kept."""
+        path = (self._folder or Path()) / f"{category}-{generator}-{what}.png"
+        return read_image(path) if self._folder and path.is_file() else None
 
     def _path(self, category: str, generator: str, seed: int) -> Path | None:
         return self._folder / f"{category}-{generator}-{seed}.json" if self._folder else None
-
-    def _samples(self, category: str, generator: str) -> Path:
-        return (self._folder or Path()) / f"{category}-{generator}.png"

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.cells import Cell, CellStore
 from evaluation.data import Category, Pair, load_category, shrink_mask, write_pairs
-from evaluation.generators import Source, pairs_from, shuffle
+from evaluation.generators import Source, pairs_from
 from evaluation.metrics import average_precision, score
-from evaluation.pictures import strip
+from evaluation.ours import make_pairs
+from evaluation.pictures import prediction_strip, strip
 
 if TYPE_CHECKING:
     from evaluation.detector import Detector
@@ -60,32 +63,30 @@ def compare(
     cells: list[Cell] = []
     for folder in folders:
         category = load_category(folder)
+        item = settings.item_of(category.name)
         for seed in range(seeds):
-            ours: list[Pair] = []
+            rng = np.random.default_rng([seed, 0])
+            ours = cache(partial(make_pairs, category.normals, item, category.kinds, settings.pairs, rng))
             for source in sources:
                 cell = store.read(category.name, source.name, seed)
                 if cell is None:
-                    if source.name in ("local", "shuffled") and not ours:
-                        ours = pairs_from(
-                            Source("local"), category, settings.item_of(category.name), settings.pairs, seed
-                        )
-                    if source.name == "local":
-                        pairs = ours
-                    elif source.name == "shuffled":
-                        pairs = shuffle(ours, np.random.default_rng([seed, 2]))
-                    else:
-                        pairs = pairs_from(source, category, "", settings.pairs, seed)
+                    pairs = pairs_from(source, category, ours, settings.pairs, seed)
                     if export:
                         write_pairs(export / source.name / f"seed_{seed}" / category.name, pairs)
-                    cell = run_cell(category, source.name, pairs, settings, seed)
-                    store.write(cell, strip(pairs) if seed == 0 else None)
+                    cell, maps = run_cell(category, source.name, pairs, settings, seed)
+                    store.write(cell, strip(pairs), prediction_strip(category.held_out, maps))
                 cells.append(cell)
                 say(f"{category.name} {source.name} seed {seed}: pixel AP {100 * cell.scores.pixel_ap:.1f}")
     return cells
 
 
-def run_cell(category: Category, generator: str, pairs: Sequence[Pair], settings: Settings, seed: int) -> Cell:
-    """Train on the pairs and the category's normal photos, test on its held-out half of the real defects."""
+def run_cell(
+    category: Category, generator: str, pairs: Sequence[Pair], settings: Settings, seed: int
+) -> tuple[Cell, NDArray[np.float32]]:
+    """Train on the pairs and the category's normal photos, test on its held-out half of the real defects.
+
+    Also gives the anomaly maps (N, side, side) in [0, 1] of those defects.
+    """
     from evaluation.detector import PRESETS, train  # torch is needed only here
 
     preset = PRESETS[settings.preset]
@@ -110,4 +111,5 @@ def run_cell(category: Category, generator: str, pairs: Sequence[Pair], settings
     for kind in category.kinds:
         chosen = np.array([True] * len(good) + [pair.kind == kind for pair in category.held_out])
         by_kind[kind] = average_precision(maps[chosen].ravel(), truth[chosen].ravel())
-    return Cell(category.name, generator, seed, score(maps, truth), by_kind, len(pairs), len(good), len(bad))
+    cell = Cell(category.name, generator, seed, score(maps, truth), by_kind, len(pairs), len(good), len(bad))
+    return cell, maps[len(good) :]

@@ -7,7 +7,7 @@ nothing of how they look.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from evaluation.baselines import BASELINES
 from evaluation.baselines.croppaste import from_defects
 from evaluation.data import Category, Mask, Pair, read_pairs
 from evaluation.errors import EvaluationError
-from evaluation.ours import make_pairs
 
 NAMES = ("local", *BASELINES, "croppaste", "oracle", "shuffled")
 SHOTS = 5
@@ -57,20 +56,22 @@ def parse_sources(text: str) -> list[Source]:
     return sources
 
 
-def pairs_from(source: Source, category: Category, item: str, count: int, seed: int) -> list[Pair]:
+def pairs_from(source: Source, category: Category, ours: Callable[[], list[Pair]], count: int, seed: int) -> list[Pair]:
     """The training pairs of a source for a category, ``count`` of them where it makes them itself.
 
-    item: what the photos show, in words. Deterministic in the arguments. Raises EvaluationError.
+    ours: gives the pairs of ``local``, which ``shuffled`` is made of. Deterministic in the arguments. Raises
+    EvaluationError.
     """
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([seed, 2])
     if source.folder:
         own = source.folder / category.name
         return with_defect(read_pairs(own if own.is_dir() else source.folder), source)
     if source.name == "oracle":
         return with_defect(category.shown, source)
-    if source.name in ("local", "shuffled"):
-        made = make_pairs(category.normals, item, category.kinds, count, rng)
-        return made if source.name == "local" else shuffle(made, rng)
+    if source.name == "local":
+        return ours()
+    if source.name == "shuffled":
+        return shuffle(ours(), rng)
     if source.name == "croppaste":
         few = [pair for kind in category.kinds for pair in [p for p in category.shown if p.kind == kind][:SHOTS]]
         generate = from_defects(with_defect(few, source))

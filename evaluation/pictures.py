@@ -1,15 +1,18 @@
-"""Pictures of a comparison: strips of samples, the contact sheet made of them, and a bar chart of pixel AP."""
+"""Pictures of a comparison: sheets of samples and of predictions, and a bar chart of pixel AP."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from evaluation.data import Image, Pair
+
+T = TypeVar("T")
 
 TILE = 112
 """Side of a sample in px."""
@@ -21,13 +24,19 @@ LABEL = 96
 
 def strip(pairs: Sequence[Pair]) -> Image:
     """Eight pairs spread over all, images above masks: (2 TILE, 8 TILE, 3)."""
-    out = np.zeros((2 * TILE, COUNT * TILE, 3), np.uint8)
-    for slot, at in enumerate(np.linspace(0, len(pairs) - 1, min(COUNT, len(pairs))).astype(int)):
-        columns = slice(slot * TILE, (slot + 1) * TILE)
-        out[:TILE, columns] = cv2.resize(pairs[at].image, (TILE, TILE), interpolation=cv2.INTER_AREA)
-        mask = cv2.resize(pairs[at].mask.astype(np.uint8) * 255, (TILE, TILE), interpolation=cv2.INTER_AREA)
-        out[TILE:, columns] = mask[..., None]
-    return out
+    return _columns([(pair.image, _grey(pair.mask)) for pair in _spread(pairs)])
+
+
+def prediction_strip(pairs: Sequence[Pair], maps: NDArray[np.float32]) -> Image:
+    """Eight real defects with their masks outlined, above their anomaly maps (N, S, S) in [0, 1]."""
+    columns = []
+    for pair, anomaly in _spread(list(zip(pairs, maps, strict=True))):
+        outlined = cv2.resize(pair.image, (TILE, TILE), interpolation=cv2.INTER_AREA)
+        mask = cv2.resize(pair.mask.astype(np.uint8), (TILE, TILE), interpolation=cv2.INTER_NEAREST)
+        rim = cv2.dilate(mask, np.ones((3, 3), np.uint8)) > mask
+        outlined[rim] = (0, 255, 0)
+        columns.append((np.asarray(outlined, np.uint8), _grey(anomaly)))
+    return _columns(columns)
 
 
 def contact_sheet(strips: Mapping[str, Image]) -> Image:
@@ -64,3 +73,22 @@ def plot(summary: dict[str, Any], path: Path) -> None:
     axes.legend(ncols=len(generators), fontsize="small", loc="upper center", bbox_to_anchor=(0.5, 1.12), frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
+
+
+def _spread(items: Sequence[T]) -> list[T]:
+    """``COUNT`` of the items, or all of them, evenly spread."""
+    return [items[at] for at in np.linspace(0, len(items) - 1, min(COUNT, len(items))).astype(int)]
+
+
+def _columns(pictures: Sequence[tuple[Image, Image]]) -> Image:
+    out = np.zeros((2 * TILE, COUNT * TILE, 3), np.uint8)
+    for slot, column in enumerate(pictures):
+        for row, picture in enumerate(column):
+            tile = cv2.resize(picture, (TILE, TILE), interpolation=cv2.INTER_AREA)
+            out[row * TILE : (row + 1) * TILE, slot * TILE : (slot + 1) * TILE] = tile
+    return out
+
+
+def _grey(field: NDArray[np.float32] | NDArray[np.bool_]) -> Image:
+    """(H, W) in [0, 1] as a picture."""
+    return np.repeat(np.rint(255.0 * field).astype(np.uint8)[..., None], 3, axis=2)

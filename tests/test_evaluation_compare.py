@@ -70,7 +70,7 @@ def test_every_generator_gets_its_figures(
     assert summary["mean"]["local"]["pixel_ap"] == plate["generators"]["local"]["pixel_ap"]
     assert "plate oracle seed 1" in printed.err
     assert {path.name for path in out.glob("*.*")} == {
-        "compare.json", "compare.md", "compare.png", "samples-plate.png",
+        "compare.json", "compare.md", "compare.png", "samples-plate.png", "predictions-plate.png",
     }  # fmt: skip
     assert json.loads((out / "compare.json").read_text()) == summary
     assert len(list((export / "nsa" / "seed_1" / "plate" / "nsa" / "image").iterdir())) == 4
