@@ -6,15 +6,13 @@ not reach are absent, and result.json says so.
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image as PILImage
-from PIL import ImageFilter
 
 from agent.loop import Episode
 from agent.session import write_atomic
@@ -78,27 +76,31 @@ def write_run(folder: Path, episode: Episode, result: dict[str, Any]) -> None:
 
 
 def draw_overlay(image_png: bytes, mask_png: bytes) -> bytes:
-    """PNG of the image with the mask lightly tinted and outlined; the defect stays visible."""
-    rgb = _eight_bit(np.asarray(PILImage.open(io.BytesIO(image_png))))
-    mask = PILImage.open(io.BytesIO(mask_png)).convert("L")
-    width = 2 * max(1, round(max(mask.size) / 600)) + 1
-    inside = np.asarray(mask) > 127
-    line = (np.asarray(mask.filter(ImageFilter.MaxFilter(width))) > 127) & ~inside
-    drawn = rgb.astype(np.float32)
-    drawn[inside] = 0.75 * drawn[inside] + 0.25 * np.array(TINT, np.float32)
-    drawn[line] = TINT
-    buffer = io.BytesIO()
-    PILImage.fromarray(np.rint(drawn).astype(np.uint8)).save(buffer, "PNG", compress_level=3)
-    return buffer.getvalue()
+    """PNG (8-bit) of the image with the mask lightly tinted and outlined; the defect stays visible."""
+    drawn = _eight_bit(_decode(image_png, cv2.IMREAD_UNCHANGED))
+    mask = _decode(mask_png, cv2.IMREAD_GRAYSCALE)
+    width = 2 * max(1, round(max(mask.shape) / 600)) + 1
+    inside = mask > 127
+    line = (cv2.dilate(mask, np.ones((width, width), np.uint8)) > 127) & ~inside
+    drawn[inside] = np.rint(0.75 * drawn[inside] + 0.25 * np.array(TINT[::-1])).astype(np.uint8)
+    drawn[line] = TINT[::-1]
+    ok, png = cv2.imencode(".png", drawn, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not ok:
+        raise RuntimeError("PNG encoding failed")
+    return png.tobytes()
+
+
+def _decode(png: bytes, flags: int) -> NDArray[Any]:
+    return np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), flags))
 
 
 def _eight_bit(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Any stored picture as (H, W, 3) uint8 RGB; 16-bit values over the range in use."""
+    """Any stored picture as (H, W, 3) uint8 BGR; 16-bit values over the range in use."""
     if pixels.dtype != np.uint8:
         pixels = np.rint(pixels * (255.0 / max(1, int(pixels.max())))).astype(np.uint8)
     if pixels.ndim == 2:
         return np.repeat(pixels[:, :, None], 3, axis=2)
-    return np.asarray(pixels[:, :, :3], np.uint8)
+    return np.ascontiguousarray(pixels[:, :, :3], np.uint8)
 
 
 def _mask_is_for(episode: Episode) -> bool:
