@@ -45,9 +45,9 @@ class Preset:
 PRESETS = {
     "tiny": Preset(side=32, width=4, steps=8, batch=4, rate=1e-3, drops=(), drop=1.0, epoch=4),
     "fast": Preset(side=128, width=16, steps=300, batch=8, rate=1e-3, drops=(0.8, 0.9), drop=0.2, epoch=50),
-    "paper": Preset(side=256, width=64, steps=12_500, batch=8, rate=1e-4, drops=(0.8, 0.9), drop=0.2, epoch=63),
+    "paper": Preset(side=256, width=64, steps=12_600, batch=8, rate=1e-4, drops=(0.8, 0.9), drop=0.2, epoch=63),
 }
-"""``paper``: 200 epochs of 500 draws in batches of 8, rate x 0.2 at epochs 160 and 180."""
+"""``paper``: 200 epochs of 500 draws (63 batches of 8), rate x 0.2 at epochs 160 and 180."""
 
 
 class Block(nn.Sequential):
