@@ -1,5 +1,7 @@
 """``python -m evaluation compare --data DIR``: what is synthetic defect data worth to a detector?
 
+``masks`` and ``judge`` measure two of the tools on real defects (masks_report.py, judge_report.py).
+
 Progress goes to stderr, the result to stdout. Exit code 0 where it was measured, 2 for input that cannot be used.
 """
 
@@ -17,6 +19,7 @@ from typing import Any, Literal
 
 import cv2
 
+from evaluation import judge_report, masks_report
 from evaluation.cells import Cell, CellStore
 from evaluation.compare import Settings, compare
 from evaluation.data import find_categories
@@ -55,6 +58,9 @@ def parser_of() -> argparse.ArgumentParser:
     add.add_argument("--resume", action="store_true", help="take up the cells that --out holds already")
     add.add_argument("--export", type=Path, metavar="DIR", help="write the pairs that were trained on there")
     add.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    add.set_defaults(run=run_compare)
+    masks_report.add_parser(commands)
+    judge_report.add_parser(commands)
     return parser
 
 
@@ -62,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = parser_of().parse_args(argv)
     try:
-        print(run_compare(options), end="")
+        print(options.run(options), end="")
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ trained, so all of ``test`` is used; ``--half`` keeps apart photos that somethin
 from __future__ import annotations
 
 import argparse
+import sys
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,3 +126,9 @@ def paint_over(image: Image, mask: Mask, dilate: int = 0) -> Image:
 def seeded(*words: object) -> np.random.Generator:
     """A generator that is the same for the same words, whatever else is measured."""
     return np.random.default_rng(zlib.crc32("/".join(map(str, words)).encode()))
+
+
+def say(line: str) -> None:
+    """Progress, for people: to stderr."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,106 @@
+"""The command ``judge``: verdicts of ``judge.py`` summed up as JSON, a Markdown table, a plot and contact sheets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from evaluation.broken import KINDS
+from evaluation.judge import REAL, Judged, Judgements, measure
+from evaluation.metrics import auroc
+from evaluation.pairs import add_options, choice_of, find_masked, say
+from evaluation.sheets import bars, require_plots, write_sheet
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command with argparse's sub-parsers."""
+    parser = commands.add_parser("judge", help="measure how well quality_eval tells real defects from broken edits")
+    add_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> str:
+    """Measure, write what was asked for, and return what is printed. Raises EvaluationError."""
+    choice = choice_of(options)
+    require_plots(options.out)
+    judged = measure(find_masked(options.data, options.category), choice, say)
+    summary = {"half": choice.half, "dilate": choice.dilate, **summarise(judged)}
+    text, table = json.dumps(summary, indent=2) + "\n", to_markdown(summary)
+    if options.out:
+        write_report(options.out, text, table, summary, judged)
+    return text if options.json else table
+
+
+def summarise(judged: Judgements) -> dict[str, Any]:
+    """Plain data over all photos, each counting the same, and the same for each category.
+
+    ``auc``: chance that a real defect scores above a broken edit, ties half; ``by_kind``: against one kind of broken
+    edit only, None where none could be made; ``real_pass`` and ``broken_pass``: shares above the default threshold.
+    """
+    names = dict.fromkeys(v.category for v in judged.verdicts)
+    return {
+        **figures(judged.verdicts),
+        "seconds_per_image": round(fmean(judged.seconds), 4),
+        "categories": {name: figures([v for v in judged.verdicts if v.category == name]) for name in names},
+    }
+
+
+def figures(verdicts: Sequence[Judged]) -> dict[str, Any]:
+    """Figures of some verdicts, at least one of a real defect and one of a broken edit."""
+    real, broken = [v for v in verdicts if v.edit == REAL], [v for v in verdicts if v.edit != REAL]
+    by_kind = {name: [v for v in broken if v.edit == name] for name in KINDS}
+    defects = dict.fromkeys(v.kind for v in real)
+    return {
+        "auc": auc(real, broken),
+        "by_kind": {name: auc(real, found) if found else None for name, found in by_kind.items()},
+        "real_pass": passed(real),
+        "broken_pass": passed(broken),
+        "broken_pass_by_kind": {name: passed(found) if found else None for name, found in by_kind.items()},
+        "real_pass_by_defect": {f: passed([v for v in real if v.kind == f]) for f in defects},
+        "real": len(real),
+        "broken": len(broken),
+    }
+
+
+def auc(real: Sequence[Judged], broken: Sequence[Judged]) -> float:
+    """Area under the ROC curve of the scores."""
+    scores = np.array([v.score for v in (*real, *broken)])
+    return round(auroc(scores, np.arange(len(scores)) < len(real)), 4)
+
+
+def passed(verdicts: Sequence[Judged]) -> float:
+    """Share in [0, 1] that passed."""
+    return round(fmean(v.passed for v in verdicts), 4)
+
+
+def to_markdown(summary: dict[str, Any]) -> str:
+    """AUC overall and for each kind of broken edit, and what passes, by category."""
+    lines = ["# Real defects against broken edits: AUC x 100", ""]
+    lines.append(f"Photos: {summary['half']}; masks widened by {summary['dilate']} px before painting over.")
+    lines += ["", "| category | all | " + " | ".join(KINDS) + " | real pass, % | broken pass, % |"]
+    lines.append("|---" * (len(KINDS) + 4) + "|")
+    rows = {**summary["categories"], "**all**": summary}
+    for name, row in rows.items():
+        shares = [row["auc"], *row["by_kind"].values(), row["real_pass"], row["broken_pass"]]
+        lines.append(f"| {name} | " + " | ".join("-" if s is None else f"{100 * s:.1f}" for s in shares) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_report(folder: Path, text: str, table: str, summary: dict[str, Any], judged: Judgements) -> None:
+    """``judge.json``, ``judge.md``, ``judge.png`` and a contact sheet of each category, with scores."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "judge.json").write_text(text, encoding="utf-8")
+    (folder / "judge.md").write_text(table, encoding="utf-8")
+    rows = {**summary["categories"], "all": summary}
+    shown = {
+        n: {"AUC": r["auc"], "real pass": r["real_pass"], "broken pass": r["broken_pass"]} for n, r in rows.items()
+    }
+    bars(folder / "judge.png", shown, "share")
+    for name, tiles in judged.tiles.items():
+        write_sheet(folder / f"judge-{name}.png", tiles, len(KINDS) + 1)
