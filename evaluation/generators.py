@@ -62,7 +62,7 @@ def pairs_from(source: Source, category: Category, ours: Callable[[], list[Pair]
     ours: gives the pairs of ``local``, which ``shuffled`` is made of. Deterministic in the arguments. Raises
     EvaluationError.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, 0])
     if source.folder:
         own = source.folder / category.name
         return with_defect(read_pairs(own if own.is_dir() else source.folder), source)
