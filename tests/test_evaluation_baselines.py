@@ -68,6 +68,14 @@ def test_nsa_finds_the_object_before_an_even_background() -> None:
     assert nsa.foreground(texture).all()
 
 
+def test_nsa_blends_into_tiny_photos() -> None:
+    photos = [make_photo(40, 36, seed) for seed in range(2)]
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        _, mask = nsa.generate(photos, rng)
+        assert mask.any()
+
+
 def test_croppaste_pastes_the_real_defect() -> None:
     defect = Pair(np.full((80, 96, 3), 255, np.uint8), np.zeros((80, 96), bool), "spot")
     defect.mask[10:30, 20:50] = True

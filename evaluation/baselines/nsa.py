@@ -19,6 +19,8 @@ PATCHES = 4
 OBJECT_SHARE, OVERLAP = 0.7, 0.25
 """Least share of object in the source patch, and least overlap of its object with the target's."""
 TRIES = 200
+LEAST = 8
+"""Least side of a blended patch in px: Poisson blending needs some room."""
 BACKGROUND = 20
 """Grey levels (0-255) within which a pixel counts as background, where the border of the photo is that even."""
 VISIBLE = 1.0
@@ -69,7 +71,7 @@ def _blend(
             max(3, round(2 * side * min(least + rng.gamma(shape, spread), most))) for side in (height, width)
         )
         scale = float(np.clip(rng.normal(1, 0.5), *limits))
-        into_down, into_across = max(3, round(scale * down)), max(3, round(scale * across))
+        into_down, into_across = (max(LEAST, round(scale * side)) for side in (down, across))
         if max(into_down / height, into_across / width) > 0.9:
             continue
         top, left = rng.integers(height - down + 1), rng.integers(width - across + 1)
