@@ -11,11 +11,11 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
+from agent.episode import Episode, Made
 from agent.policies import Policy, PolicyError
 from agent.protocol import (
     Answer,
@@ -38,56 +38,19 @@ MAX_REPAIRS = 2
 """How many turns of one episode may be unreadable before it ends in a policy_error."""
 
 
-@dataclass(slots=True)
-class Made:
-    """One synthesized image of the episode, its prompt, and its evaluation once there is one."""
-
-    image: ImageRef
-    prompt: str
-    evaluation: dict[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class Episode:
-    """What an episode came to. ``mask_result`` is mask_gen's JSON for ``mask_of``, the image it was asked about."""
-
-    task: Task
-    stop_reason: StopReason = StopReason.CANCELLED
-    original: ImageRef | None = None
-    made: list[Made] = field(default_factory=list)
-    mask: ImageRef | None = None
-    mask_result: dict[str, Any] | None = None
-    mask_of: int | None = None
-    answer: Answer | None = None
-    error: str | None = None
-    turns: int = 0
-    repairs: int = 0
-    seconds: float = 0.0
-    cost_usd: float = 0.0
-    backends: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def images(self) -> list[ImageRef]:
-        """All images by number: the original, then the synthesized ones."""
-        return [self.original, *(made.image for made in self.made)] if self.original else []
-
-    @property
-    def final(self) -> Made | None:
-        """The image that was answered, else the best judged one, else the last."""
-        if self.answer and self.answer.final_image_index:
-            return self.made[self.answer.final_image_index - 2]
-        return max(self.made, key=lambda made: (made.evaluation or {}).get("score", -1.0), default=None)
-
-
 async def run_episode(
     task: Task,
     policy: Policy,
     toolbox: Toolbox,
     session: SessionWriter,
     progress: Callable[[str], None] = lambda _: None,
+    episode: Episode | None = None,
 ) -> Episode:
-    """Run one task to its end and record it. Raises only cancellation (recorded first) and OSError of the log."""
-    runner = _Runner(task, policy, toolbox, session, progress)
+    """Run one task to its end and record it. Raises only cancellation (recorded first) and OSError of the log.
+
+    ``episode``: filled as the episode goes, for a caller who wants what was made before a cancellation.
+    """
+    runner = _Runner(task, policy, toolbox, session, progress, episode or Episode(task))
     try:
         await runner.run()
     except anyio.get_cancelled_exc_class():
@@ -98,10 +61,16 @@ async def run_episode(
 
 class _Runner:
     def __init__(
-        self, task: Task, policy: Policy, toolbox: Toolbox, session: SessionWriter, progress: Callable[[str], None]
+        self,
+        task: Task,
+        policy: Policy,
+        toolbox: Toolbox,
+        session: SessionWriter,
+        progress: Callable[[str], None],
+        episode: Episode,
     ) -> None:
         self.task, self.policy, self.toolbox, self.session, self.progress = task, policy, toolbox, session, progress
-        self.episode = Episode(task)
+        self.episode = episode
         self.messages: list[Message] = []
         self.started = time.perf_counter()
 
@@ -174,6 +143,10 @@ class _Runner:
             return self.progress(f"    {call.name} refused: {seen.error}")
         if backend := seen.payload.get("backend"):
             self.episode.backends[call.name] = str(backend)
+        for note in _notes(seen.payload):
+            if note not in self.episode.notes:
+                self.episode.notes.append(note)
+                self.progress(f"    note: {note}")
         if seen.image:
             self.episode.made.append(Made(seen.image, str(call.arguments.get("prompt", ""))))
         if call.name == "quality_eval":
@@ -236,6 +209,12 @@ class _Runner:
             seconds=episode.seconds,
             cost_usd=episode.cost_usd,
         )
+
+
+def _notes(payload: dict[str, Any]) -> list[str]:
+    """What a tool wants its user to know: guesses for lack of knowledge, and what could not be done as asked."""
+    guessed = [str(payload["note"])] if payload.get("known") is False and payload.get("note") else []
+    return guessed + [str(note) for note in payload.get("notes") or []]
 
 
 def _first_line(text: str) -> str:

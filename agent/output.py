@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.loop import Episode
+from agent.episode import Episode
 from agent.session import write_atomic
 
 TINT = (255, 40, 80)
@@ -51,6 +51,7 @@ def result_of(episode: Episode, policy: str, handle_of: dict[int, str], error: s
         "policy": policy,
         "backends": episode.backends,
         "seed": episode.task.seed,
+        "notes": episode.notes,
         "error": error or episode.error,
         "files": {},
     }

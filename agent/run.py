@@ -1,45 +1,58 @@
 """``python -m agent.run IMAGE --item bottle --anomaly scratch``: one photo in, a defect and its mask out.
 
 Progress goes to stderr, one result to stdout; the exit code is 0 where a sample with its mask was made, 1 where
-the episode failed (what was made is kept), 2 for input that cannot be used.
+the episode failed (what was made is kept), 2 for options or a photo that cannot be used, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import anyio
 from rich.console import Console
 
 from agent.demo import render_demo_photo
-from agent.loop import Episode, run_episode
+from agent.episode import Episode
+from agent.loop import run_episode
 from agent.output import result_of, write_run
 from agent.policies.planner import Planner
 from agent.report.render import write_report
 from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
-from agent.task import Task
+from agent.task import StopReason, Task
 from agent.toolbox import CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
 
 RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
+
+
+FAILED, INPUT_UNUSABLE, INTERRUPTED = 1, 2, 130
 
 
 class InputError(ValueError):
     """Input that cannot be used; the message is one line and names the cure."""
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line like all others, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (--help lists the options)")
+
+
 def parser_of() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m agent.run",
         description="Turn a photo of a good part into a realistic defective one with a mask.",
     )
@@ -77,27 +90,38 @@ def parser_of() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    parser = parser_of()
     try:
-        apply_settings(parser, "run", os.environ, Path.cwd())
-        options = parser.parse_args(argv)
-        folder, task = _prepare(options)
+        return _run(argv, console)
     except (InputError, SettingsError) as error:
         console.print(f"error: {error}")
-        return 2
-    episode, result = anyio.run(_episode, options, task, folder, console.print)
+        return INPUT_UNUSABLE
+    except KeyboardInterrupt:
+        console.print("error: interrupted: run again")
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None, console: Console) -> int:
+    parser = parser_of()
+    apply_settings(parser, "run", os.environ, Path.cwd())
+    options = parser.parse_args(argv)
+    folder, task = _prepare(options)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does: recorded
+    episode = Episode(task)
+    result = anyio.run(_episode, options, episode, folder, console.print)
     try:
         write_run(folder, episode, result)
         if (folder / "session" / LOG_NAME).exists():
             write_report(folder)
     except OSError as error:
         console.print(f"error: {folder} cannot be written ({error.strerror}): the session in it is kept")
-        return 1
+        return FAILED
     _announce(options, result, folder)
     if result["mask"] is None or episode.answer is None:
         console.print(f"error: {result['error'] or 'no usable sample was made'}")
-        console.print(f"what was made so far is kept in {folder}")
-        return 1
+        if episode.made:
+            console.print(f"what was made so far is kept in {folder}")
+        interrupted = episode.stop_reason is StopReason.CANCELLED
+        return INTERRUPTED if interrupted else FAILED if episode.original else INPUT_UNUSABLE
     if not result["passed"]:
         console.print(f"the sample scores {result['score']:g}, below the threshold {task.threshold:g}: look before use")
     return 0
@@ -106,7 +130,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
     """Check the input and make the run's folder. Raises InputError."""
     if options.demo:
-        options.item, options.anomaly = options.item or "flange", options.anomaly or "scratch"
+        if options.image or options.item:
+            raise InputError("--demo brings its own photo of a flange: leave out the photo and --item")
+        options.item, options.anomaly = "flange", options.anomaly or "scratch"
     elif not options.image:
         raise InputError("no photo given: name one, or use --demo")
     for name in ("item", "anomaly"):
@@ -122,6 +148,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         found = "is a folder" if Path(options.image).is_dir() else "does not exist"
         raise InputError(f"{options.image} {found}: name an image file")
     folder = _folder(options)
+    if not options.demo and Path(options.image).resolve() in [(folder / name).resolve() for name in RUN_FILES]:
+        raise InputError(f"{options.image} would be written over: choose another --out")
     if options.demo:
         photo = folder / "original.png"
         render_demo_photo().save(photo)
@@ -150,7 +178,7 @@ def _folder(options: argparse.Namespace) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "session").exists() or (folder / "result.json").exists():
-            if not options.overwrite:
+            if not options.overwrite and not _came_to_nothing(folder):
                 raise InputError(f"{folder} already holds a run: choose another --out, or add --overwrite")
             if (folder / "session").exists():
                 shutil.rmtree(folder / "session")
@@ -164,22 +192,37 @@ def _folder(options: argparse.Namespace) -> Path:
     return folder
 
 
+def _came_to_nothing(folder: Path) -> bool:
+    """Whether a folder holds a run that failed before it made an image; such a run may be repeated."""
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(result, dict) and result.get("images") == []
+
+
 async def _episode(
-    options: argparse.Namespace, task: Task, folder: Path, say: Callable[[str], None]
-) -> tuple[Episode, dict[str, Any]]:
+    options: argparse.Namespace, episode: Episode, folder: Path, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run the episode and give its result, also where it failed or was interrupted."""
+    task = episode.task
     allow = {Path(task.image).parent} | ({Path(task.region).parent} if Path(task.region).is_absolute() else set())
     servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow))]
     policy = Planner(task)
-    episode = Episode(task)
     handles: dict[int, str] = {}
+    error = None
     try:
         async with Toolbox(servers, options.call_timeout) as toolbox:
             with SessionWriter(folder / "session") as session:
-                episode = await run_episode(task, policy, toolbox, session, say)
+                await run_episode(task, policy, toolbox, session, say, episode)
             handles = {image.index: toolbox.handle_of(image) for image in episode.images}
-    except (ToolboxError, SessionError) as error:
-        return episode, result_of(episode, policy.name, handles, str(error))
-    return episode, result_of(episode, policy.name, handles)
+    except SessionError as problem:
+        raise InputError(str(problem)) from problem
+    except ToolboxError as problem:
+        episode.stop_reason, error = StopReason.TOOL_ERROR, str(problem)
+    except anyio.get_cancelled_exc_class():  # Ctrl-C: recorded by the loop; what was made is written all the same
+        error = "interrupted"
+    return result_of(episode, policy.name, handles, error)
 
 
 def _server(text: str) -> Server:

@@ -40,9 +40,21 @@ def apply_settings(parser: argparse.ArgumentParser, section: str, environ: Mappi
         if (value := environ.get(f"ANOMALY_AGENT_{key.upper()}")) is not None:
             values[key] = value
     for key, text in values.items():
+        kind = options[key].type
+        if isinstance(kind, type) and not _reads(kind, text):
+            where = "ANOMALY_AGENT_" + key.upper() if f"ANOMALY_AGENT_{key.upper()}" in environ else str(path)
+            raise SettingsError(f"{where}: {text!r} is no usable value for {key}")
         if options[key].nargs == 0:
             parser.set_defaults(**{key: text.lower() in ("1", "true", "yes", "on")})
         elif isinstance(options[key].default, list):
             parser.set_defaults(**{key: [text]})
         else:
             parser.set_defaults(**{key: text})
+
+
+def _reads(kind: type, text: str) -> bool:
+    try:
+        kind(text)
+    except ValueError:
+        return False
+    return True

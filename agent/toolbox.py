@@ -32,6 +32,7 @@ from agent.task import Task
 
 CALL_TIMEOUT = 120.0
 CONNECT_TIMEOUT = 60.0
+DIED = "the server of {} died: run again; if it dies again, start it by hand to see why"
 ORIGINAL = "normal_image"
 _HIDDEN_FACTS = frozenset(
     {"image", "target_image", "anomaly_image", "normal_image", "mask", "measurements", "seconds", "cost_usd"}
@@ -125,7 +126,8 @@ class Toolbox:
             client = await self._stack.enter_async_context(connecting)
             tools = (await client.list_tools()).tools
         except (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup) as error:
-            raise ToolboxError(f"tool server {server.label!r} cannot be reached: check that it starts") from error
+            cure = "check the URL and that the server runs" if server.url else "check that the command starts by hand"
+            raise ToolboxError(f"tool server {server.label!r} cannot be reached: {cure}") from error
         info = client.server_info
         name, version = (info.name, info.version) if info else (server.label, "")
         self.described.append({"name": name, "version": version, "era": client.protocol_version})
@@ -235,10 +237,10 @@ class Toolbox:
         except TimeoutError as error:
             raise ToolboxError(f"{name} took over {self._timeout:g} s: raise --call-timeout") from error
         except (OSError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-            raise ToolboxError(f"the server of {name} died: run again, or check its log") from error
+            raise ToolboxError(DIED.format(name)) from error
         except MCPError as error:
             if error.code == types.CONNECTION_CLOSED:
-                raise ToolboxError(f"the server of {name} died: run again, or check its log") from error
+                raise ToolboxError(DIED.format(name)) from error
             raise ToolboxError(error.message) from error
 
 

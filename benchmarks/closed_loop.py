@@ -21,7 +21,8 @@ from typing import Any
 
 import anyio
 
-from agent.loop import Episode, run_episode
+from agent.episode import Episode
+from agent.loop import run_episode
 from agent.output import result_of, write_run
 from agent.policies.planner import Planner
 from agent.session import SessionWriter

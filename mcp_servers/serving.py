@@ -14,8 +14,10 @@ import ipaddress
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -201,15 +203,17 @@ def main(name: str, factories: Sequence[ToolFactory], instructions: str, argv: S
     server_name = name.replace("_", "-").replace("mcp-servers.", "anomaly-")
     server = build_server(server_name, store, factories, instructions, level)
     if not options.http:
-        server.run("stdio")
+        with suppress(KeyboardInterrupt):
+            server.run("stdio")
         return 0
     if not _is_loopback(options.host):
         parser.error(f"--host {options.host}: only loopback addresses are served (there is no login)")
     if not 0 < options.port < 65536:
         parser.error(f"--port {options.port}: choose a port from 1 to 65535")
+    if _is_taken(options.host, options.port):
+        parser.error(f"port {options.port} is taken: choose another with --port, or stop what runs there")
     hosts = [f"{host}:{options.port}" for host in ("127.0.0.1", "localhost", "[::1]")]
     security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=[f"http://{host}" for host in hosts])
-    logger.warning("MCP at http://%s:%d/mcp", options.host, options.port)
     server.run(
         "streamable-http",
         host=options.host,
@@ -218,6 +222,16 @@ def main(name: str, factories: Sequence[ToolFactory], instructions: str, argv: S
         transport_security=security,
     )
     return 0
+
+
+def _is_taken(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
 
 
 def _is_loopback(host: str) -> bool:

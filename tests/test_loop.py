@@ -11,7 +11,8 @@ from typing import Any
 import anyio
 import pytest
 
-from agent.loop import Episode, run_episode
+from agent.episode import Episode
+from agent.loop import run_episode
 from agent.policies.planner import Planner
 from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, render_turn
 from agent.session import Session, SessionWriter, read_session

@@ -114,8 +114,9 @@ def test_an_unknown_item_works_from_general_knowledge_and_says_so(home: Path, ph
     assert result_of(done)["mask"]
     prompt = read_session(tmp_path / "o").of_type("tool_result")[0]["payload"]
     assert prompt["known"] is False
+    assert prompt["note"] in result_of(done)["notes"]
     assert "flux capacitor" in prompt["note"]
-    assert "flux capacitor" in done.stderr
+    assert f"note: {prompt['note']}" in done.stderr
 
 
 def test_an_unknown_anomaly_type_is_refused_with_the_cure(home: Path, photo_file: Path, tmp_path: Path) -> None:
@@ -162,13 +163,15 @@ def test_a_file_that_is_no_usable_photo_is_refused_in_one_line(
     home: Path, tmp_path: Path, kind: str, says: str
 ) -> None:
     path = bad_file(tmp_path, kind)
-    done = run(path, "--item", "plate", "--anomaly", "scratch", "--out", tmp_path / "o")
-    assert done.returncode == 1
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert len(errors) == 1
-    assert says in errors[0]
-    assert "Traceback" not in done.stderr
+    arguments = [path, "--item", "plate", "--anomaly", "scratch", "--out", tmp_path / "o"]
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error:")
+    assert says in done.stderr
     assert read_session(tmp_path / "o").complete
+    path.write_bytes(cv2.imencode(".png", make_photo())[1].tobytes())
+    assert run(*arguments).returncode == 0, "the same command works once the file is mended"
 
 
 @pytest.mark.parametrize(
@@ -186,6 +189,9 @@ def test_a_file_that_is_no_usable_photo_is_refused_in_one_line(
         (["README.md", "--item", "a", "--anomaly", "b", "--call-timeout", "nan"], "seconds above 0"),
         (["README.md", "--item", "a", "--anomaly", "b", "--out", "/proc/nowhere"], "choose another --out"),
         (["README.md", "--item", "a", "--anomaly", "b", "--out", "README.md"], "choose another --out"),
+        (["README.md", "--item", "a", "--anomaly", "b", "--seed", "abc"], "invalid int value"),
+        (["README.md", "--item", "a", "--anomaly", "b", "--colour", "red"], "unrecognized arguments"),
+        (["--demo", "--item", "bottle"], "leave out the photo and --item"),
     ],
 )
 def test_unusable_options_exit_with_2_and_one_line(home: Path, arguments: list[str], says: str) -> None:
@@ -244,6 +250,36 @@ def test_a_killed_run_leaves_a_log_that_reads_back_and_a_report(home: Path, phot
     assert "ncomplete" in (tmp_path / "o" / "report.html").read_text()
 
 
+def test_an_interrupted_run_is_recorded_and_what_was_made_is_kept(home: Path, photo_file: Path, tmp_path: Path) -> None:
+    server = f"{sys.executable} {ROOT / 'tests/servers/faulty.py'} hangs {photo_file.parent}"
+    command = [sys.executable, "-m", "agent.run", str(photo_file), "--item", "plate", "--anomaly", "scratch"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "o"), "--server", server],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "image_gen" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "interrupted" in errors
+    assert json.loads((tmp_path / "o" / "result.json").read_text())["stop_reason"] == "cancelled"
+    assert read_session(tmp_path / "o").complete
+    assert (tmp_path / "o" / "original.png").exists()
+
+
+def test_a_photo_is_never_written_over_by_its_own_run(home: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "original.png"), make_photo())
+    before = (tmp_path / "original.png").read_bytes()
+    done = run(tmp_path / "original.png", "--item", "plate", "--anomaly", "scratch", "--out", tmp_path)
+    assert done.returncode == 2
+    assert "written over" in done.stderr
+    assert (tmp_path / "original.png").read_bytes() == before
+
+
 def test_options_come_from_the_command_line_then_the_environment_then_the_file(
     home: Path, photo_file: Path, tmp_path: Path
 ) -> None:
@@ -258,6 +294,10 @@ def test_options_come_from_the_command_line_then_the_environment_then_the_file(
     done = run(photo_file, cwd=tmp_path)
     assert done.returncode == 2
     assert "unknown key 'sede'" in done.stderr
+    (tmp_path / "anomaly-agent.toml").unlink()
+    done = run(photo_file, cwd=tmp_path, ANOMALY_AGENT_THRESHOLD="high")
+    assert done.returncode == 2
+    assert "ANOMALY_AGENT_THRESHOLD" in done.stderr
 
 
 def test_a_twelve_megapixel_photo_works(home: Path, tmp_path: Path) -> None:

@@ -212,6 +212,8 @@ def test_a_region_keeps_the_defect_inside_it(store: Store, photo_file: Path) -> 
         ("image_gen", {"prompt": PROMPT, "target_image": "plate.png", "region": "150,100,40,40"}, "outside the image"),
         ("image_gen", {"prompt": PROMPT, "target_image": "plate.png", "region": "0,0,0,9"}, "is empty"),
         ("image_gen", {"prompt": PROMPT, "target_image": "plate.png", "region": "1,2,3"}, "is not a box"),
+        ("image_gen", {"prompt": PROMPT, "target_image": "plate.png", "region": "nan,0,1,1"}, "is not a box"),
+        ("prompt_gen", {"image": "plate.png", "item_name": "a\nb", "anomaly_type": "scratch"}, "on one line"),
         ("image_gen", {"prompt": "x" * 1_000_000, "target_image": "plate.png"}, "'prompt' is not usable"),
         ("prompt_gen", {"image": "plate.png", "item_name": "plate"}, "'anomaly_type' is missing"),
         ("prompt_gen", {"image": "plate.png", "item_name": "plate", "anomaly_type": "sadness"}, "sadness"),

@@ -28,7 +28,7 @@ def read_region(text: str, photo: Photo, store: Store) -> NDArray[np.bool_] | No
         if width <= 0 or height <= 0:
             raise RegionError(f'region "{text[:80]}" is empty: width and height must be above 0')
         if x < 0 or y < 0 or x + width > photo.width or y + height > photo.height:
-            raise RegionError(f'region "{text[:80]}" is outside the image ({size}): give a box inside it')
+            raise RegionError(f'region "{text[:80]}" reaches outside the image ({size}): give a box inside it')
         region = np.zeros((photo.height, photo.width), bool)
         region[y : y + height, x : x + width] = True
         return region
@@ -42,8 +42,9 @@ def read_region(text: str, photo: Photo, store: Store) -> NDArray[np.bool_] | No
 
 
 def _numbers(text: str) -> list[int] | None:
-    """The integers of a comma-separated text; None where it is something else (a path, a handle)."""
+    """The integers of a comma-separated text, [] where some are not integers; None for a path or a handle."""
+    parts = text.strip().strip("[]()").split(",")
     try:
-        return [int(part) for part in text.strip().strip("[]()").split(",")]
+        return [int(part) for part in parts]
     except ValueError:
-        return None
+        return [] if len(parts) == 4 and "/" not in text else None

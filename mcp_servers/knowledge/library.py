@@ -128,7 +128,9 @@ def check_name(argument: str, name: str) -> None:
     """
     if len(name) > MAX_NAME:
         raise ToolInputError(f"{argument} is {len(name)} characters long; use at most {MAX_NAME}")
-    if not _plain(name) or not name.isprintable():
+    if not name.isprintable():
+        raise ToolInputError(f"{argument} holds line breaks or control characters; write it on one line")
+    if not _plain(name):
         raise ToolInputError(
             f"{argument} has no readable word; name it in a word or two, such as 'bottle' or 'scratch'"
         )
