@@ -1,4 +1,4 @@
-"""Most pixels identical: the difference itself is the evidence, only its soft border has to be judged."""
+"""Most pixels identical: the difference itself is the evidence, only its soft rim has to be judged."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import cv2
 import numpy as np
 
 from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
-from mcp_servers.mask_gen.local.shape import close_gaps, ellipse, lab_of, visible
+from mcp_servers.mask_gen.local.shape import close_gaps, drop_specks, fill_holes, lab_of, pieces
 from mcp_servers.vision.scene import Field, Image, Mask
 
 IDENTICAL = 0.35
 """Share of identical pixels from which a pair counts as "the same photo with an edit in it"."""
 FLOOR = 1.2
 """Smallest locally averaged colour difference (dE) that a person would notice in a side-by-side look."""
-MASKING = 3.0
-"""Differences below so many times the surface's own variation are lost in its texture."""
+FAINT = 0.5
+"""Differences (dE) below this are the last trace of a fading rim, even of a strong defect."""
+RIM = {1.0: 0.08, 7.0: 0.3}
+"""Width (px) over which the change's rim fades in -> share of its strength from which a pixel is the defect.
+
+Where nothing else changed, a hard rim is the editor's own outline; a wide soft one is cut where it starts to show.
+"""
+SPECK = 0.002
+"""Pieces with less than this share of the weightiest piece's summed difference are dropped."""
 WORK = 1536
 """Longer side, in pixels, above which the changed box is measured on a reduced copy."""
 
@@ -35,21 +42,20 @@ def same_photo(normal: Image, changed: Mask) -> bool:
 
 
 def find_exact(normal: Image, anomaly: Image, changed: Mask) -> MaskResult:
-    """The visible defect among the ``changed`` pixels (H, W).
+    """The defect that the ``changed`` pixels (H, W) show.
 
-    The colour difference dE (Lab) is averaged over about a pixel; hysteresis at shares of the defect's own
-    strength, and above what the texture hides, leaves the feathered rim out; then gaps are closed, holes filled
-    and specks dropped.
+    As nothing else changed, sensitivity is high: every piece that can be seen at all counts, down to a small share of
+    its colour difference (dE, Lab), which depends on how wide its rim fades (`RIM`). Gaps are closed, holes filled.
     """
     shape = changed.shape
     if not changed.any():
         return nothing(shape, 1.0, "exact", (0.0, 0.0), "the two photos are identical")
     ys, xs = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-    top, bottom = max(0, int(ys[0]) - 24), min(shape[0], int(ys[-1]) + 25)
-    left, right = max(0, int(xs[0]) - 24), min(shape[1], int(xs[-1]) + 25)
+    top, bottom = max(0, int(ys[0]) - 4), min(shape[0], int(ys[-1]) + 5)
+    left, right = max(0, int(xs[0]) - 4), min(shape[1], int(xs[-1]) + 5)
     window = (slice(top, bottom), slice(left, right))
-    difference, support, masking = _measure(normal[window], anomaly[window], changed[window])
-    piece = visible(difference, close_gaps(support, 1), FLOOR, MASKING * masking)
+    difference, support = _measure(normal[window], anomaly[window], changed[window])
+    piece = _outline(difference, support)
     if not piece.any():
         strength = float(np.percentile(difference[support], 90)) if support.any() else 0.0
         why = f"what changed differs by {strength:.1f} dE, too faint to be seen ({FLOOR:.1f} dE is just visible)"
@@ -63,17 +69,39 @@ def find_exact(normal: Image, anomaly: Image, changed: Mask) -> MaskResult:
     return found(mask, float(np.clip(0.5 + 0.5 * (strength - FLOOR) / 10, 0.0, 1.0)), "exact", (0.0, 0.0))
 
 
-def _measure(normal: Image, anomaly: Image, changed: Mask) -> tuple[Field, Mask, float]:
-    """Local mean colour difference (dE), changed pixels and surface variation (dE), at most ``WORK`` px big."""
+def _outline(difference: Field, support: Mask) -> Mask:
+    """Pixels of ``support`` that belong to the defect, given the local difference (dE); both (H, W)."""
+    out = np.zeros(support.shape, bool)
+    for window, piece in pieces(close_gaps(support, 1), max(2, round(0.004 * max(support.shape)))):
+        local, inside = difference[window], piece & support[window]
+        strength = float(np.percentile(local[inside], 90)) if inside.any() else 0.0
+        if strength < FLOOR:
+            continue
+        share = float(np.interp(fade(local, piece, strength), list(RIM), list(RIM.values())))
+        out[window] |= close_gaps(inside & (local >= max(FAINT, share * strength)), 2) & piece
+    filled = fill_holes(out, 0.5 * np.count_nonzero(out))
+    return drop_specks(filled, difference, max(3.0, 1e-5 * out.size), SPECK)
+
+
+def fade(difference: Field, piece: Mask, strength: float) -> float:
+    """Width (px, at most 12) of a piece's rim: its layers from outside whose median is below 30% of ``strength``."""
+    depth = cv2.distanceTransform(np.pad(piece, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    for layer in range(12):
+        values = difference[(depth > layer) & (depth <= layer + 1)]
+        if values.size < 8 or float(np.median(values)) >= 0.3 * strength:
+            return float(layer)
+    return 12.0
+
+
+def _measure(normal: Image, anomaly: Image, changed: Mask) -> tuple[Field, Mask]:
+    """Colour difference (dE) averaged over the changed pixels nearby, and those pixels, at most ``WORK`` px big."""
     scale = WORK / max(changed.shape)
     if scale < 1:
         size = (max(1, round(changed.shape[1] * scale)), max(1, round(changed.shape[0] * scale)))
         normal = cv2.resize(normal, size, interpolation=cv2.INTER_AREA)
         anomaly = cv2.resize(anomaly, size, interpolation=cv2.INTER_AREA)
         changed = changed_pixels(normal, anomaly)
-    lab = lab_of(anomaly)
-    soft = cv2.GaussianBlur(lab, (0, 0), 1.0)
-    surface = np.linalg.norm(soft - cv2.GaussianBlur(lab, (0, 0), 4.0), axis=2)
-    around = cv2.dilate(changed.astype(np.uint8), ellipse(2)) == 0
-    masking = float(np.median(surface[around])) if around.any() else 0.0
-    return np.linalg.norm(soft - cv2.GaussianBlur(lab_of(normal), (0, 0), 1.0), axis=2), changed, masking
+    difference = np.linalg.norm(lab_of(anomaly) - lab_of(normal), axis=2)
+    weight = cv2.GaussianBlur(changed.astype(np.float32), (0, 0), 0.7)
+    mean = cv2.GaussianBlur(difference, (0, 0), 0.7) / np.maximum(weight, 0.05)
+    return np.where(changed, mean, 0).astype(np.float32), changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 
@@ -57,11 +59,17 @@ def drop_specks(mask: Mask, strength: Field, least: float, relative: float = 0.0
     return np.asarray(keep[labels])
 
 
-def group(mask: Mask, reach: int) -> tuple[int, np.ndarray[tuple[int, int], np.dtype[np.int32]]]:
-    """Label the pixels of ``mask``, pieces nearer than ``2 reach`` px sharing a label; (count with 0, labels)."""
+def pieces(mask: Mask, reach: int) -> Iterator[tuple[tuple[slice, slice], Mask]]:
+    """The pieces of a mask (H, W), parts nearer than ``2 reach`` px taken together.
+
+    Each is a window of the picture, ``reach`` px wider than the piece, and the piece's mask in that window.
+    """
     near = cv2.dilate(mask.astype(np.uint8), ellipse(reach)) if reach > 0 else mask.astype(np.uint8)
-    count, labels = cv2.connectedComponents(near, connectivity=8)
-    return count, np.asarray(np.where(mask, labels, 0).astype(np.int32))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(near, connectivity=8)
+    for label in range(1, count):
+        x, y, width, height = (int(v) for v in stats[label, :4])
+        window = (slice(y, y + height), slice(x, x + width))
+        yield window, np.asarray(mask[window] & (labels[window] == label))
 
 
 def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0, sure: Mask | None = None) -> Mask:
@@ -74,19 +82,16 @@ def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0
     """
     out = np.zeros(support.shape, bool)
     reach = max(1, round(0.004 * max(support.shape)))
-    count, labels = group(support, reach)
-    for label in range(1, count):
-        piece = labels == label
-        if not piece.any():
-            continue
-        core = piece & sure if sure is not None and (piece & sure).any() else piece
-        strength = float(np.percentile(difference[core], 90))
+    for window, piece in pieces(support, reach):
+        local = difference[window]
+        certain = piece & sure[window] if sure is not None else piece
+        strength = float(np.percentile(local[certain if certain.any() else piece], 90))
         if strength < floor:
             continue
         low = float(np.clip(masking / strength, 0.22, 0.45))
-        strong = piece & (difference >= max(floor, (low + 0.28) * strength))
-        weak = piece & (difference >= max(0.7 * floor, low * strength))
-        out |= hysteresis(strong, weak)
+        strong = piece & (local >= max(floor, (low + 0.28) * strength))
+        weak = piece & (local >= max(0.7 * floor, low * strength))
+        out[window] |= hysteresis(strong, weak)
     return tidy(out, difference)
 
 
