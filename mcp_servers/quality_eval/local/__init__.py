@@ -6,6 +6,7 @@ each measurement into a smooth factor (judge.py) and says in plain imperatives w
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import cv2
@@ -15,9 +16,9 @@ from mcp_servers.knowledge.families import DefectProfile
 from mcp_servers.mask_gen.local import find_mask
 from mcp_servers.quality_eval.local.judge import Finding, judge_location, judge_quality, pct
 from mcp_servers.quality_eval.local.look import measure_look
-from mcp_servers.quality_eval.local.place import measure_place
+from mcp_servers.quality_eval.local.place import measure_place, solidity
 from mcp_servers.quality_eval.local.verdict import Verdict
-from mcp_servers.vision.scene import Image, analyse
+from mcp_servers.vision.scene import Image, Scene, analyse
 
 __all__ = ["Verdict", "evaluate"]
 
@@ -54,7 +55,7 @@ def evaluate(
             measurements={"changed": 0.0, "mask_confidence": found.confidence},
         )
     normal = follow(normal, found.shift)
-    scene = analyse(normal)
+    scene = whole_part(analyse(normal), analyse(anomaly))
     m = {"changed": 1.0, "mask_confidence": found.confidence}
     m |= measure_place(normal, anomaly, found, scene)
     m |= measure_look(normal, anomaly, found.mask, scene)
@@ -71,6 +72,22 @@ def evaluate(
         passed=score >= threshold,
         measurements={name: round(float(value), 4) for name, value in m.items()},
     )
+
+
+def whole_part(good: Scene, edited: Scene) -> Scene:
+    """The good photo's scene, with the edited photo's outline where that shows the part more completely.
+
+    A good photo that was made by removing a defect may have lost a piece of the part with it. More completely: it
+    holds nearly all (97%) of what the good photo shows and is clearly (by 0.03) the more solid shape, which a spot
+    that floats beside the part or hangs over its outline never is.
+    """
+    if good.kind == "texture" or edited.kind == "texture":
+        return good
+    if np.count_nonzero(good.part & edited.part) < 0.97 * np.count_nonzero(good.part):
+        return good
+    if solidity(edited.part) < solidity(good.part) + 0.03:
+        return good
+    return replace(good, part=edited.part)
 
 
 def follow(normal: Image, shift: tuple[float, float]) -> Image:

@@ -17,6 +17,12 @@ AT_THE_EDGE = {Family.BROKEN_EDGE}
 LINES = {Family.SCRATCH, Family.CRACK, Family.CUT, Family.THREAD}
 SPREADING = {Family.RUST, Family.DISCOLORATION, Family.MISPLACED, Family.MISSING, Family.BEND, Family.FOLD}
 """Families that may rightly cover much of the part."""
+OWN_MATERIAL = {Family.SHORT, Family.OPEN, Family.MISSING, Family.MISPLACED, Family.BROKEN_EDGE}
+"""Families that show another of the part's own materials, or the ground behind it: its texture is not the ring's."""
+VISIBILITY = {"faint": 0.45, "mild": 0.7}
+"""Severity that was asked for -> share of the usual contrast and difference that is enough."""
+AREAS: dict[bool, tuple[float, ...]] = {True: (0.2, 0.25, 0.3, 0.4, 0.7), False: (0.15, 0.2, 0.2, 0.25, 0.3)}
+"""Share of the part that a defect of each size of `SIZES` may cover; True for `SPREADING` families."""
 LENGTHS: dict[bool, tuple[float, float]] = {True: (0.09, 0.75), False: (0.04, 0.5)}
 """Length of a tiny and of a very large defect in part extents, for lines and for everything else."""
 
@@ -55,7 +61,7 @@ def judge_location(m: dict[str, float], family: Family | None) -> list[Finding]:
 def judge_quality(m: dict[str, float], profile: DefectProfile | None) -> list[Finding]:
     """Criteria of appearance, from `measure_look` and `measure_place`."""
     family = profile.family if profile else None
-    return [*_strength(m, profile), *_size(m, profile), *_texture(m), *_shape(m, family), *_outside(m)]
+    return [*_strength(m, profile), *_size(m, profile), *_texture(m, family), *_shape(m, family), *_outside(m)]
 
 
 def _strength(m: dict[str, float], profile: DefectProfile | None) -> list[Finding]:
@@ -63,10 +69,12 @@ def _strength(m: dict[str, float], profile: DefectProfile | None) -> list[Findin
     faint += "2.5 is clearly visible."
     weak = f"Make the defect more pronounced: it differs from the good surface by {m['delta_e']:.1f} dE, 8 is clear."
     strong = f"Make the defect less pronounced: {m['delta_e']:.0f} dE is more than a mild defect shows."
-    limit = 45.0 if profile and profile.severity in ("faint", "mild") else 90.0
+    asked = profile.severity if profile else ""
+    limit = 45.0 if asked in VISIBILITY else 90.0
+    enough = VISIBILITY.get(asked, 1.0)
     return [
-        Finding(ramp(m["contrast"], 0.7, 2.8, 0.15), faint),
-        Finding(ramp(m["delta_e"], 1.5, 8.0, 0.3), weak),
+        Finding(ramp(m["contrast"], 0.7 * enough, 2.8 * enough, 0.15), faint),
+        Finding(ramp(m["delta_e"], 1.3, 6.0 * enough, 0.3), weak),
         Finding(ramp(m["delta_e"], 2 * limit, limit, 0.6), strong),
     ]
 
@@ -81,15 +89,16 @@ def _size(m: dict[str, float], profile: DefectProfile | None) -> list[Finding]:
     length, area = m["length_share"], m["area_share"]
     smaller = f"Make the defect smaller: it covers {pct(area)} of the part and spans {pct(length)} of its size."
     larger = f"Make the defect larger: it spans {pct(length)} of the part's size, {pct(small_from)} is expected."
-    spreads = 0.35 if family in SPREADING else 0.0
+    size = SIZES.index(profile.size) if profile and profile.size in SIZES else len(SIZES) - 2
+    widest = AREAS[family in SPREADING][size]
     return [
         Finding(ramp(length, 0.2 * small_from, small_from, 0.3), larger),
         Finding(ramp(length, 2.5 * large_from, large_from, 0.5), smaller),
-        Finding(ramp(area, 0.5 + spreads, 0.2 + spreads, 0.15), smaller),
+        Finding(ramp(area, widest + 0.3, widest, 0.15), smaller),
     ]
 
 
-def _texture(m: dict[str, float]) -> list[Finding]:
+def _texture(m: dict[str, float], family: Family | None) -> list[Finding]:
     flat = (
         "Keep the surface texture visible inside the defect: "
         f"its texture is {m['texture']:.2f} times that of the surroundings."
@@ -97,13 +106,15 @@ def _texture(m: dict[str, float]) -> list[Finding]:
     white = f"Match the grain of the photo: inside the defect it is {m['grain']:.1f} times as strong, like noise."
     clean = f"Match the grain of the photo: inside the defect it is only {m['grain']:.2f} times as strong."
     soft = f"Match the sharpness of the photo: the defect holds {pct(m['whiteness'])} of the usual fine detail."
-    lost = m["correlation_around"] - m["correlation"]
-    noisy = max(ramp(m["correlation"], 0.05, 0.3, 0.15), ramp(lost, 0.25, 0.08, 0.0), ramp(m["grain"], 2.5, 1.3, 0.0))
-    blurred = max(ramp(m["whiteness"], 0.1, 0.35, 0.3), ramp(m["grain"], 0.3, 0.7, 0.0))
+    grain, whiteness = m["grain"], m["whiteness"]
+    as_around = min(ramp(m["correlation_around"] - m["correlation"], 0.25, 0.08, 0.0), ramp(grain, 12.0, 6.0, 0.0))
+    noisy = max(ramp(m["correlation"], 0.05, 0.3, 0.15), as_around, ramp(grain, 2.5, 1.3, 0.0))
+    blurred = max(ramp(whiteness, 0.1, 0.35, 0.3), ramp(grain, 0.3, 0.7, 0.0))
+    least = 0.7 if family in OWN_MATERIAL else 0.15
     return [
-        Finding(ramp(m["texture"], 0.1, 0.45, 0.15), flat),
+        Finding(ramp(m["texture"], 0.1, 0.45, least), flat),
         Finding(noisy, white),
-        Finding(ramp(m["grain"], 0.1, 0.4, 0.5), clean),
+        Finding(ramp(grain, 0.1, 0.4, max(0.5, least)), clean),
         Finding(blurred, soft),
     ]
 

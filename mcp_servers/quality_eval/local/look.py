@@ -54,7 +54,7 @@ def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dic
     white_in, white_out = fine_in / (coarse_in + QUIET), fine_out / (coarse_out + QUIET)
     out["whiteness"] = white_in / max(white_out, 0.6)
     change = np.linalg.norm(own_change(lab_of(n), lab_of(a), ring), axis=2).astype(np.float32)
-    out["seam"] = seam(change, m, scene.blur * scale)
+    out["seam"] = seam(change, m, scene.blur * scale, own_steps(luma, ring))
     return out
 
 
@@ -145,12 +145,19 @@ def own_change(normal: Field, anomaly: Field, ring: Mask) -> Field:
     return np.asarray(change - np.median(change[ring], axis=0))
 
 
-def seam(change: Field, mask: Mask, blur: float) -> float:
+def own_steps(luma: Field, ring: Mask) -> float:
+    """Median step (in L, 0-100) between pixels two apart in any direction: what the surface's own grain shows."""
+    kernel = np.ones((3, 3), np.uint8)
+    steps = cv2.dilate(cv2.dilate(luma, kernel) - cv2.erode(luma, kernel), kernel)
+    return float(np.median(steps[ring])) / 2.55
+
+
+def seam(change: Field, mask: Mask, blur: float, own: float) -> float:
     """How much harder the change's border is than the photo can resolve, -1..1; above 0.2 it looks cut out.
 
     change: (H, W) dE. Hardness is the largest step between pixels two apart across the outline, over the
-    change's strength (median along the outline). A step seen through a Gaussian of the photo's ``blur`` (px) has
-    hardness erf(1 / (blur sqrt 2)). Thin defects resolve nothing and give 0.
+    change's strength (median along the outline), less the surface's ``own`` steps (dE). A step seen through a
+    Gaussian of the photo's ``blur`` (px) has hardness erf(1 / (blur sqrt 2)). Thin defects resolve nothing, give 0.
     """
     solid = mask.astype(np.uint8)
     if np.count_nonzero(cv2.erode(solid, ellipse(2), borderValue=1)) < 0.25 * np.count_nonzero(solid):
@@ -160,5 +167,5 @@ def seam(change: Field, mask: Mask, blur: float) -> float:
     line = (cv2.dilate(solid, kernel) > 0) & (cv2.erode(solid, kernel, borderValue=1) == 0)
     steps = cv2.dilate(np.where(line, slope, 0).astype(np.float32), kernel)[line]
     strength = float(np.percentile(change[mask], 75)) + 1.0
-    hardness = min(1.0, float(np.median(steps)) / strength)
+    hardness = float(np.clip((float(np.median(steps)) - own) / strength, 0.0, 1.0))
     return hardness - erf(1 / (max(blur, 0.4) * sqrt(2)))

@@ -69,6 +69,12 @@ def elongation(mask: Mask) -> tuple[float, float]:
     return weighted / total, float(max(w, h)) + 1
 
 
+def solidity(part: Mask) -> float:
+    """Area over the area of the convex hull, in (0, 1]; all pieces together."""
+    points = cv2.findNonZero(part.astype(np.uint8))
+    return np.count_nonzero(part) / max(1.0, float(cv2.contourArea(cv2.convexHull(points))))
+
+
 def boxiness(mask: Mask) -> float:
     """How much the biggest piece looks like a filled, possibly rotated rectangle: 0 below 86% fill, 1 from 97%.
 
