@@ -63,8 +63,18 @@ def board(size: int = 160, tint: tuple[float, ...] = (0.7, 1.0, 0.5)) -> Photo:
     return np.clip(lines[..., None] * np.array(tint), 0, 255).astype(np.uint8)
 
 
+def labelled(size: int = 192, tint: tuple[float, ...] = (1.05, 0.95, 0.8)) -> Photo:
+    """The plate with dark labels on it."""
+    photo = plate(size, tint).astype(np.float32)
+    mask = np.zeros((size, size), np.float32)
+    for x in (0.30, 0.52):
+        for y in (0.32, 0.55):
+            mask[round(y * size) : round((y + 0.12) * size), round(x * size) : round((x + 0.15) * size)] = 1
+    return np.rint(photo * (1 - 0.65 * cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None])).astype(np.uint8)
+
+
 def photo_for(family: Family) -> Photo:
-    return board() if family in ON_TRACES else plate()
+    return board() if family in ON_TRACES else labelled() if family is Family.MISPLACED else plate()
 
 
 def drawn(photo: Photo, family: Family, size: str = "large", severity: str = "pronounced", seed: int = 3) -> Rendering:
@@ -103,7 +113,7 @@ def test_severity_words_are_monotone(family: Family) -> None:
     assert sums[-1] > 1.25 * sums[0] > 0
 
 
-@pytest.mark.parametrize("family", NOUNS)
+@pytest.mark.parametrize("family", [f for f in NOUNS if f is not Family.MISPLACED])
 def test_size_words_are_monotone(family: Family) -> None:
     photo = photo_for(family)
     areas = [
@@ -116,7 +126,8 @@ def test_size_words_are_monotone(family: Family) -> None:
 
 @pytest.mark.parametrize("family", NOUNS)
 def test_grey_stays_grey(family: Family) -> None:
-    photo = board(tint=GREY) if family in ON_TRACES else surface(tint=GREY)
+    photo = board(tint=GREY) if family in ON_TRACES else labelled(tint=GREY)
+    photo = np.repeat(photo[..., 1:2], 3, 2)
     result = drawn(photo, family)
     assert np.array_equal(result.rgb[..., 0], result.rgb[..., 1])
     assert np.array_equal(result.rgb[..., 1], result.rgb[..., 2])
@@ -184,11 +195,38 @@ def test_the_background_shows_where_a_piece_of_the_outline_is_gone(family: Famil
     assert not (np.abs(photo[inside].astype(float) - BACKGROUND).max(1) < 10).any()
 
 
-def test_a_chip_on_a_surface_that_fills_the_picture_starts_at_its_border() -> None:
+def test_a_chip_on_a_close_up_needs_an_edge_in_view() -> None:
     photo = surface()
+    with pytest.raises(RegionError, match="outline"):
+        drawn(photo, Family.BROKEN_EDGE)
+    photo[:, :3] //= 5  # a dark margin: the part ends there
     for seed in range(3):
-        x, y, w, h = drawn(photo, Family.BROKEN_EDGE, seed=seed).box
-        assert min(x, y, 160 - x - w, 160 - y - h) <= 2
+        assert drawn(photo, Family.BROKEN_EDGE, seed=seed).box[0] <= 2
+
+
+def test_a_chip_takes_the_outer_outline_not_a_bore() -> None:
+    photo = plate()
+    ys, xs = np.mgrid[0:192, 0:192]
+    photo[np.hypot(xs - 96, ys - 96) < 16] = BACKGROUND
+    for family in (Family.BROKEN_EDGE, Family.MISSING):
+        for seed in range(4):
+            x, y, w, h = drawn(photo, family, "small", seed=seed).box
+            assert min(x, y, 192 - x - w, 192 - y - h) < 44
+
+
+def test_a_part_without_separate_elements_has_nothing_to_misplace() -> None:
+    with pytest.raises(RegionError, match="no separate element to misplace; set region"):
+        drawn(plate(), Family.MISPLACED)
+
+
+def test_the_size_varies_with_the_seed_alike_for_every_word() -> None:
+    photo = surface(256)
+    small, large = (
+        np.array([drawn(photo, Family.DISCOLORATION, size=word, seed=s).box[2:] for s in range(6)]).max(1)
+        for word in ("small", "medium-sized")
+    )
+    assert small.max() > 1.25 * small.min()
+    assert (large > small).all()
 
 
 def test_a_missing_piece_on_a_texture_is_a_shaded_recess() -> None:
@@ -239,7 +277,7 @@ def test_tiny_and_huge_photos(family: Family) -> None:
 
 
 def test_a_common_photo_takes_a_moment() -> None:
-    photo = cv2.resize(plate(), (512, 512), interpolation=cv2.INTER_CUBIC)
+    photo = cv2.resize(labelled(), (512, 512), interpolation=cv2.INTER_CUBIC)
     drawn(photo, Family.RUST)
     for family in (Family.RUST, Family.CONTAMINATION, Family.BROKEN_EDGE, Family.MISPLACED):
         started = time.process_time()

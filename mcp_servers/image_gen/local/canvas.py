@@ -45,7 +45,8 @@ class Canvas:
     the defect may be (part and the caller's region). ``scale``: canvas pixels per photo pixel. ``centre``:
     (x, y) of the defect. ``length``: its extent. ``angle``: direction in which it runs (radians, y down).
     ``inward``: unit vector into the part at a site on the outline, else None. ``light``: unit vector towards
-    the lamp (x right, y down, z to the viewer). ``hair``: width of the thinnest stroke that is still visible.
+    the lamp (x right, y down, z to the viewer). ``hair``: width of the thinnest stroke that is still visible,
+    ``stroke`` of one that is visible when the whole photo is looked at.
     ``contrast``: standard deviation of the natural logarithm of the surface's fine texture. ``grain``: see
     Scene. ``tone``: mean linear colour (3,) of the surface at the site. ``blur``: the photo's sharpness
     (Gaussian sigma, canvas px). ``noise``: the photo's grain (sRGB levels). ``window``: (x, y, width, height) in
@@ -62,6 +63,7 @@ class Canvas:
     inward: tuple[float, float] | None
     light: tuple[float, float, float]
     hair: float
+    stroke: float
     contrast: float
     grain: Grain
     tone: NDArray[np.float32]
@@ -140,6 +142,7 @@ def cut(
         inward=site.inward,
         light=(scene.light[0] * flat, scene.light[1] * flat, float(np.sin(elevation))),
         hair=scale * (0.7 + 0.55 * scene.blur),
+        stroke=scale * max(0.7 + 0.55 * scene.blur, 0.0024 * max(height, width)),
         contrast=_contrast(base, part, scale),
         grain=scene.grain,
         tone=tone,

@@ -160,3 +160,7 @@ PLURALS = (
     r"\b(?:scratches|cracks|cuts|holes|pits|pinholes|dents|dings|stains|spots|specks|particles|threads|"
     r"burns|blotches|droplets|drops|pores|chips|splashes)\b"
 )
+
+RIGID = r"\b(?:metal\w*|steel|iron|alumin\w+|brass|plate|screw|tile|glass|ceramic|plastic|board|flange|bolt|gear)\b"
+PLIANT = r"\b(?:leather|fabric|textile|cloth|film|foil|paper|carpet|rubber|weave|woven|knit\w*|cardboard|skin)\b"
+"""Words for what keeps its shape and for what drapes; the second decide where both occur."""

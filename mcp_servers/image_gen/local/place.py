@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from mcp_servers.errors import RegionError
+from mcp_servers.image_gen.local import maps
 from mcp_servers.image_gen.local.maps import bump, clearance, draw, shifted, two_tone
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
@@ -97,14 +98,17 @@ class Placer:
         notes: list[str] = []
         rng, shape = streams("place"), streams("shape")
         length = max(spec.relative_size * share * self.extent * self.scale, 2.0)
-        length *= float(np.exp(shape.uniform(-0.12, 0.12)))
         box_side = float(np.sqrt(np.count_nonzero(self.allowed)))
         length = min(length, (1.1 if habit == "line" else 0.9) * box_side)
+        if spec.family is Family.MISSING and self._bites(spec):
+            habit = "outline"
         on_outline = habit == "outline" or "edge" in spec.place or "corner" in spec.place
         if on_outline and self.scene.kind == "texture" and habit != "outline":
             notes.append("no rim found on a texture: placed on the surface")
             on_outline = False
         angle = self._angle(spec, shape)
+        if spec.family is Family.MISPLACED:
+            length = self._size_of_element(spec, length)
         weight = self._weights(spec, habit, on_outline, length, angle, around)
         shrinks = (habit == "line" and not on_outline) or "conductor" in spec.place
         while shrinks and weight.max() <= 0 and length > 3:
@@ -113,47 +117,59 @@ class Placer:
         if weight.max() <= 0:
             if spec.place:
                 notes.append("the named place has no room for this defect: placed where it fits")
-            weight = self._wherever(spec, habit)
+            weight = self._wherever(spec, habit, length)
         x, y = draw(weight, rng)
-        inward = self._inward(x, y) if on_outline else None
+        inward = self._inward(x, y, spec) if on_outline else None
         if not on_outline and habit != "line":
             length = min(length, 2.2 * float(self.room[int(y), int(x)]) + 1)
         if inward is not None:
             angle = self._at_outline(spec, habit, inward, angle, float(shape.uniform(50, 130)))
             if habit == "line":
-                x, y = _into_part(x, y, inward, angle, length)
+                x, y = maps.into_part(x, y, inward, angle, length)
             elif habit == "inside":
                 x, y = x + 0.3 * length * inward[0], y + 0.3 * length * inward[1]
         elif habit == "line" and "whole" in spec.place:
-            x, y, length = self._chord(x, y, angle)
+            x, y, length = maps.chord(self.part, x, y, angle)
         s = 1 / self.scale
         return Site((x + 0.5) * s - 0.5, (y + 0.5) * s - 0.5, length * s, angle, inward), notes
 
-    def _chord(self, x: float, y: float, angle: float) -> tuple[float, float, float]:
-        """Middle and length of the line through (x, y) from outline to outline."""
-        dx, dy = float(np.cos(angle)), float(np.sin(angle))
-        height, width = self.part.shape
-        ends = []
-        for sign in (-1, 1):
-            t = 0
-            while True:
-                column, row = round(x + sign * (t + 1) * dx), round(y + sign * (t + 1) * dy)
-                if not (0 <= column < width and 0 <= row < height and self.part[row, column]):
-                    break
-                t += 1
-            ends.append(sign * t)
-        middle = (ends[0] + ends[1]) / 2
-        return x + middle * dx, y + middle * dy, 1.08 * (ends[1] - ends[0]) + 2
+    def _bites(self, spec: DefectSpec) -> bool:
+        """Whether a missing piece can be one of the part's outline."""
+        if self.scene.kind == "texture" or spec.place & {"centre", "interior"}:
+            return False
+        return float((maps.outer_outline(self.part, self.luma) * self.allowed * self._frame_free()).max()) > 0.05
 
-    def _wherever(self, spec: DefectSpec, habit: Habit) -> Field:
+    def _size_of_element(self, spec: DefectSpec, length: float) -> float:
+        """The length nearest to the asked one at which an element stands out. Raises RegionError."""
+        for factor in (1.0, 0.75, 1.35, 0.55, 1.8):
+            if (self.allowed * maps.elements(self.luma, self.part, factor * length)).any():
+                return factor * length
+        raise RegionError("no separate element to misplace; set region around one, or ask for another defect")
+
+    def _outline(self, spec: DefectSpec, length: float) -> Field:
+        """Where a family that lives on the outline may sit: the outer outline, on a texture what looks like one."""
+        if "conductor" in spec.place and two_tone(self.luma).any():
+            solid = two_tone(self.luma)
+            return np.asarray(self.allowed * solid * (clearance(solid) <= 1.5), np.float32)
+        if self.scene.kind == "object":
+            near = self.allowed * (self.clearance <= 2.0) * (self.clearance > 0)
+            return np.asarray(near * maps.outer_outline(self.part, self.luma) * self._frame_free(), np.float32)
+        border = self.allowed * (self.clearance <= 2.0)
+        if spec.family is Family.BROKEN_EDGE:
+            border = border * maps.edge_at_border(self.luma, length)
+        return np.asarray(border, np.float32)
+
+    def _wherever(self, spec: DefectSpec, habit: Habit, length: float) -> Field:
         """Weights without the place words: roomy pixels, or the outline for a family that lives there."""
         if habit != "outline":
             return np.asarray(self.allowed * np.maximum(self.room, 0.5) ** 2, np.float32)
-        weight = self.allowed * (self.clearance <= 2.0) * (self.clearance > 0) * self._frame_free()
+        weight = self._outline(spec, length)
         if weight.max() <= 0:
             name = spec.family.value.replace("_", " ")
+            if self.scene.kind == "texture":
+                raise RegionError(f"no edge of the part in view for a {name}; use a photo that shows its outline")
             raise RegionError(f"the region holds no piece of the part's outline for a {name}; move it onto the outline")
-        return np.asarray(weight, np.float32)
+        return weight
 
     def _angle(self, spec: DefectSpec, rng: np.random.Generator) -> float:
         """Direction in radians, y down."""
@@ -188,19 +204,25 @@ class Placer:
         allowed = self.allowed.astype(np.float32)
         if on_outline:
             band = max(2.0, 0.25 * length) if habit == "inside" else 2.0
-            weight = allowed * (self.clearance <= band) * (self.clearance > 0)
-            weight *= self._frame_free()
+            weight = allowed * (self.clearance <= band) * (self.clearance > 0) * self._frame_free()
+            weight = self._outline(spec, length) if habit == "outline" else weight
         elif habit == "line":
             weight = allowed.copy()
+            room = 0.06 * length if self.scene.kind == "texture" and "whole" not in spec.place else 0.0
             for t in (-0.5, -0.4, -0.25, 0.25, 0.4, 0.5):
-                weight *= shifted(self.room > 1.5, t * length * np.cos(angle), t * length * np.sin(angle))
+                weight *= shifted(self.room > 1.5 + room, t * length * np.cos(angle), t * length * np.sin(angle))
+            weight *= maps.unbroken(self.luma, self.part, length, angle)
         else:
             need = min(0.55 * length + 1, 0.8 * float(self.room.max()))
             weight = allowed * (self.room >= need)
-        if "conductor" in spec.place and spec.family is Family.HOLE:
+        if spec.family is Family.MISPLACED:
+            weight = allowed * maps.elements(self.luma, self.part, length)
+        elif spec.family is Family.MISSING and maps.binary(self.luma):
+            weight = allowed * two_tone(self.luma)
+        elif "conductor" in spec.place and spec.family is Family.HOLE:
             weight = allowed * (clearance(two_tone(self.luma)) > 0.5 * length + 1)
         elif spec.family in {Family.SHORT, Family.OPEN}:
-            weight = allowed * _conductors(two_tone(self.luma), spec.family, 0.5 * length + 1)
+            weight = allowed * maps.conductors(two_tone(self.luma), spec.family, 0.5 * length + 1)
         else:
             weight *= self._carries(length)
         weight *= self._named(spec)
@@ -244,7 +266,7 @@ class Placer:
         if "centre" in spec.place:
             weight *= np.exp(-(((u - 0.5) / 0.16) ** 2 + ((v - 0.5) / 0.16) ** 2))
         if "corner" in spec.place and "edge" not in spec.place:
-            weight *= self._corners()
+            weight *= maps.corners(self.part, self.clearance, 0.05 * self.extent * self.scale)
         if "end" in spec.place:
             tall = (y1 - y0) > (x1 - x0)
             far = np.abs((v if tall else u) - 0.5) * 2
@@ -256,49 +278,15 @@ class Placer:
             weight *= np.exp(-((self.clearance / (0.3 * deep)) ** 2))
         return weight
 
-    def _corners(self) -> Field:
-        """High where little of the neighbourhood is part: convex corners of the outline."""
-        sigma = max(2.0, 0.05 * self.extent * self.scale)
-        share = cv2.GaussianBlur(self.part.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
-        line = self.part & (self.clearance <= 2.5)
-        best = float(np.percentile(share[line], 4)) if line.any() else 0.3
-        return np.asarray(np.exp(-((np.maximum(share - best, 0) / 0.05) ** 2)), np.float32)
-
-    def _inward(self, x: float, y: float) -> tuple[float, float]:
-        """Unit vector into the part (towards the picture's middle on textures)."""
-        if self.scene.kind == "texture":
+    def _inward(self, x: float, y: float, spec: DefectSpec) -> tuple[float, float]:
+        """Unit vector into the part or the conductor (towards the picture's middle on textures)."""
+        solid = two_tone(self.luma) if "conductor" in spec.place else self.part
+        if self.scene.kind == "texture" and (solid is self.part or not solid.any()):
             dx, dy = self.part.shape[1] / 2 - x, self.part.shape[0] / 2 - y
             dx, dy = (np.sign(dx), 0.0) if abs(dx) > abs(dy) else (0.0, np.sign(dy) or 1.0)
         else:
-            soft = cv2.GaussianBlur(self.part.astype(np.float32), (0, 0), 3.0)
+            soft = cv2.GaussianBlur(solid.astype(np.float32), (0, 0), 3.0 if solid is self.part else 1.5)
             gx, gy = cv2.Sobel(soft, cv2.CV_32F, 1, 0, ksize=5), cv2.Sobel(soft, cv2.CV_32F, 0, 1, ksize=5)
             dx, dy = float(gx[int(y), int(x)]), float(gy[int(y), int(x)])
         norm = float(np.hypot(dx, dy))
         return (dx / norm, dy / norm) if norm > 1e-6 else (0.0, 1.0)
-
-
-def _into_part(x: float, y: float, inward: tuple[float, float], angle: float, length: float) -> tuple[float, float]:
-    """Centre of a line of this direction that starts at the outline and runs into the part."""
-    dx, dy = float(np.cos(angle)), float(np.sin(angle))
-    slant = dx * inward[0] + dy * inward[1]
-    if abs(slant) < 0.25:
-        return x + 0.08 * length * inward[0], y + 0.08 * length * inward[1]
-    half = 0.49 * length * float(np.sign(slant))
-    return x + half * dx, y + half * dy
-
-
-def _conductors(solid: Mask, family: Family, reach: float) -> Field:
-    """Where a conductor (OPEN) or a gap between two of them (SHORT) lies within ``reach`` px."""
-    if family is Family.OPEN:
-        deep = cv2.distanceTransform(solid.astype(np.uint8), cv2.DIST_L2, 5)
-        middle = solid & (deep >= cv2.dilate(deep, np.ones((3, 3), np.uint8)) - 0.01)
-        middle &= clearance(np.ones_like(solid)) > deep + 3  # both flanks in the picture
-        if middle.any():
-            slim = middle & (deep < min(1.5 * float(np.median(deep[middle])) + 0.5, 1.2 * reach + 3))
-            middle = slim if slim.any() else middle
-        return np.asarray(middle, np.float32)
-    size = 2 * max(1, round(reach)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    closed = cv2.morphologyEx(solid.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
-    gap = closed & ~solid
-    return np.asarray((gap if gap.any() else cv2.dilate(solid.astype(np.uint8), kernel) > 0) * 1.0, np.float32)

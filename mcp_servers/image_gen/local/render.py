@@ -21,6 +21,9 @@ from mcp_servers.vision.scene import Field, Image, Mask, analyse
 NEUTRAL = 12
 """Difference between the channels of a named colour up to which it leaves a grey photo grey."""
 
+SPREAD = 0.75, 1.5
+"""How much smaller and larger than its word a defect is, drawn per seed."""
+
 TRIES = 12
 """How many sites are tried for one defect before it is refused, every fourth in a window of twice the size."""
 
@@ -63,10 +66,11 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
     soft = "soft" in spec.shapes
     for index in range(spec.count):
         streams = Streams(seed).part(index)
+        share = spec.count**-0.45 * float(np.exp(streams("size").uniform(*np.log(SPREAD))))
         for attempt in range(TRIES):
             place = streams.part(attempt) if attempt else streams
             around = first if spec.clustered else None
-            site, said = placer.choose(spec, recipe.habit, place, spec.count**-0.45, around)
+            site, said = placer.choose(spec, recipe.habit, place, share, around)
             canvas = cut(out, scene, reach, site, strict=strict, wider=2.0 ** (attempt // 4))
             try:
                 layer = recipe.draw(canvas, spec, streams)

@@ -71,6 +71,13 @@ def apply_gain(base: Colour, gain: Field) -> Colour:
     return np.asarray(np.maximum(base + (gain - 1)[..., None] * (base + DARK), 0), np.float32)
 
 
+def cavity(base: Colour, gain: Field) -> Colour:
+    """As ``apply_gain``; where it darkens, light that bounced off the walls makes the surface's own hue deeper."""
+    hue = (base + DARK) / (luma(base)[..., None] + DARK)
+    deeper = np.clip(hue, 0.4, 1.6) ** (0.5 * np.clip(-np.log(gain), 0, 1.5))[..., None]
+    return np.asarray(np.maximum(apply_gain(base, gain), 0) * deeper, np.float32)
+
+
 Level: TypeAlias = NDArray[np.floating[Any]] | float
 """A field or one value for all pixels."""
 

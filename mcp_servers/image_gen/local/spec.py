@@ -65,7 +65,8 @@ class DefectSpec:
     part's extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper",
     "lower", "left", "right", "surface", "interior", "near_edge",
     "conductor", "end", "whole"). ``colour`` is sRGB 0-255 or None where the
-    prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``count`` is at least 1;
+    prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``rigid`` says that the prompt names a
+    hard material. ``count`` is at least 1;
     ``clustered`` says that several defects sit close together.
     """
 
@@ -81,6 +82,7 @@ class DefectSpec:
     count: int
     clustered: bool
     shapes: frozenset[str]
+    rigid: bool
 
     def summary(self) -> dict[str, str | int]:
         """What was understood, in a few plain words per aspect (for a tool's answer)."""
@@ -133,6 +135,7 @@ def parse_prompt(prompt: str) -> DefectSpec:
         count=count,
         clustered=clustered,
         shapes=shapes,
+        rigid=bool(re.search(lexicon.RIGID, text)) and not re.search(lexicon.PLIANT, text),
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.shading import Colour, glint, luma, ramp, relief_gain, to_linear
+from mcp_servers.image_gen.local.shading import Colour, cavity, glint, luma, ramp, relief_gain, to_linear
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.vision.scene import Field
@@ -19,7 +20,7 @@ SAMPLES = 64
 def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A groove ploughed by something hard: lit and dark flank, raised burr, skips, and finer companions."""
     rng, texture = streams("shape"), streams("texture")
-    width = 1.2 * _width(canvas, spec, 0.010)
+    width = 1.35 * _width(canvas, spec, 0.010)
     bend = _bend(spec, rng, 0.22, 0.9)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.03, count=SAMPLES)
     main = strokes.centred(main, canvas.centre)
@@ -37,10 +38,11 @@ def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         height, bare = height + h, np.maximum(bare, 0.8 * b)
     depth = canvas.depth(spec.strength)
     gain = relief_gain(1.5 * height, canvas.light, 1.7 * depth)
-    exposed = _substrate(canvas, spec, texture)
-    mix = np.clip(bare * min(1.0, 1.15 * depth), 0, 0.95)[..., None]
+    exposed, darker = _substrate(canvas, spec, texture)
+    mix = np.clip(bare * (0.08 + 0.86 * spec.strength**0.8) * (0.8 + canvas.contrast), 0, 0.95)[..., None]
     rgb = canvas.shaded(gain)
-    rgb = rgb + mix * (exposed * np.clip(gain, 0.8, 1.8)[..., None] - rgb)
+    low, high = (0.5, 1.1) if darker else (0.9, 1.9)  # the light of the groove must not undo its own tone
+    rgb = rgb + mix * (exposed * np.clip(gain, low, high)[..., None] - rgb)
     shine = glint(1.5 * height, canvas.light) * min(1.0, depth)
     rgb = rgb + (0.10 + 0.5 * canvas.tone) * 0.5 * shine[..., None]
     support = np.maximum(bare, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.06, 0.35))
@@ -50,7 +52,7 @@ def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A brittle fracture: kinked and forking, darkest in its core, tapering, one edge slightly lifted."""
     rng = streams("shape")
-    width = _width(canvas, spec, 0.024 if "wide" in spec.shapes else 0.010)
+    width = 1.3 * _width(canvas, spec, 0.011)
     kinks = 0.12 if "straight" in spec.shapes else 0.5 if "jagged" in spec.shapes else 0.32
     bend = _bend(spec, rng, 0.35, 1.1)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.22, kinks=kinks, count=SAMPLES)
@@ -58,33 +60,37 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     at_outline, through = canvas.inward is not None, "whole" in spec.place
     if canvas.inward is not None and float((main[-1] - main[0]) @ np.asarray(canvas.inward, np.float32)) < 0:
         main = main[::-1].copy()  # it starts where the outline is
-    open_ = strokes.taper(len(main), 0.02 if through or at_outline else 0.25, 0.02 if through else 0.55) * np.clip(
-        1 + 0.4 * strokes.smooth(rng, len(main), 24, 4), 0.3, 1.9
-    )
+    ends = strokes.taper(len(main), 0.02 if through or at_outline else 0.35, 0.02 if through else 0.65) ** 1.4
+    uneven = 0.85 + 0.35 * strokes.smooth(rng, len(main), 30, 2) + 0.25 * strokes.smooth(rng, len(main), 7, 2)
+    open_ = ends * np.clip(uneven, 0.2, 1.9)
     pieces: list[tuple[strokes.Points, NDArray[np.float32]]] = [(main, np.asarray(open_, np.float32))]
     forks = int(rng.integers(1, 4)) + 3 * ("branching" in spec.shapes) - ("hairline" in spec.shapes)
     for _ in range(max(0, forks)):
         pieces.append(_fork(rng, main, open_, canvas.length, kinks))
     if "branching" in spec.shapes:
         pieces += [_fork(rng, points, profile, 0.5 * canvas.length, kinks) for points, profile in pieces[1:]]
-    core = np.zeros(canvas.shape, np.float32)
-    halo = np.zeros(canvas.shape, np.float32)
-    step = np.zeros(canvas.shape, np.float32)
-    grit = fractal(streams("texture"), canvas.shape, max(2.5 * width, 3.0), 4)
-    ragged = 0.10 * width * grit
+    core, deep, halo, step = (np.zeros(canvas.shape, np.float32) for _ in range(4))
+    grit = fractal(streams("texture"), canvas.shape, max(2.5 * width, 3.0), 4, 0.6)
+    fine = fractal(streams("crumbs"), canvas.shape, max(0.8 * width, 2.5), 3, 0.7)
+    ragged = width * (0.12 * grit + 0.10 * fine)
     for index, (points, profile) in enumerate(pieces):
         line = strokes.ribbon(points, canvas.shape, 5 * width + 2)
         local = strokes.sample(profile, line.along)
         half = 0.5 * width * np.maximum(local, 0.02)
         fade = np.clip(local * 2.5, 0, 1)
         aa = 0.35 * canvas.scale
-        core = np.maximum(core, ramp(line.near + ragged, half + aa, np.maximum(half - aa, 0)) * fade)
+        away = line.near + ragged * np.minimum(local, 1)
+        mine = ramp(away, half + aa, np.maximum(half - aa, 0)) * fade
+        lit = 0.8 + 0.2 * np.tanh(strokes.sample(strokes.smooth(rng, 48, 9, 2), line.along))
+        core, deep = np.maximum(core, mine), np.maximum(deep, mine * lit * (0.6 + 0.4 * ramp(away / half, 0.9, 0.2)))
         halo = np.maximum(halo, np.exp(-((line.near / (1.1 * width)) ** 2)) * fade)
         if index == 0:
             lifted = np.exp(-np.maximum(line.offset, 0) / (1.6 * width)) * (line.offset > 0) * (line.near < 5 * width)
             step = np.asarray(0.45 * width * lifted * fade, np.float32)
+    crumbs = ramp(fine + 0.5 * grit, 1.0, 1.7) * ramp(halo, 0.15, 0.7) * (1 - core)
+    step = step + 0.30 * width * crumbs
     depth = canvas.depth(spec.strength)
-    gain = np.exp(-depth * (2.3 * core + 0.30 * halo))
+    gain = np.exp(-(0.2 * spec.strength + depth) * (2.4 * deep * (1 + 0.12 * grit) + 0.25 * halo))
     gain = gain * relief_gain(step, canvas.light, 0.8 * depth) ** (1 - core)
     gain = gain * np.exp(0.12 * depth * grit * halo)
     if spec.colour is not None and float(np.mean(spec.colour)) > 150:  # light caught in a clear or pale material
@@ -92,9 +98,9 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         caught = np.clip(0.9 * depth * (0.8 + 0.3 * grit) * core, 0, 0.95)[..., None]
         rgb = canvas.base + caught * (pigment - canvas.base)
         return Layer(np.asarray(rgb, np.float32), core, keep=np.asarray(1 - 0.5 * core, np.float32))
-    rgb = canvas.shaded(np.asarray(gain, np.float32)) + _pale_edge(canvas, core, halo, depth)
-    support = np.maximum(core, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.08, 0.6))
-    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.6 * core, np.float32))
+    rgb = cavity(canvas.base, np.asarray(gain, np.float32)) + _pale_edge(canvas, core, halo, depth)
+    support = np.maximum(core, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.08, 0.6)) * _on_part(canvas)
+    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.4 * core, np.float32))
 
 
 def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -133,11 +139,18 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.7 * slit, np.float32))
 
 
+def _on_part(canvas: Canvas) -> Field:
+    """1 on the part, 0 on the soft rim of its outline, where a line would seem to run off it."""
+    deep = cv2.distanceTransform((canvas.part > 0.5).astype(np.uint8), cv2.DIST_L2, 5)
+    rim = canvas.scale + 0.8 * canvas.blur
+    return ramp(deep, 0.5 * rim, 1.5 * rim)
+
+
 def _width(canvas: Canvas, spec: DefectSpec, share: float) -> float:
-    """Stroke width (px): grows with the length, changed by shape words, never under a visible hair."""
+    """Stroke width (px): grows with the length, changed by shape words, always visible in the whole photo."""
     factor = 0.4 if "hairline" in spec.shapes else 0.6 if "thin" in spec.shapes else 1.0
     factor *= 2.2 if "wide" in spec.shapes else 1.0
-    return max(canvas.hair * (1.1 + 0.5 * (factor - 1)), share * canvas.length * factor)
+    return max(canvas.stroke * (1.1 + 0.5 * (factor - 1)), share * canvas.length * factor)
 
 
 def _bend(spec: DefectSpec, rng: np.random.Generator, usual: float, curved: float) -> float:
@@ -167,19 +180,26 @@ def _groove(canvas: Canvas, points: strokes.Points, width: float, pressure: NDAr
     return np.asarray(height, np.float32), np.asarray(ramp(d, 1.25, 0.6) * np.clip(force, 0, 1), np.float32)
 
 
-def _substrate(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator) -> Colour:
-    """What a scratch lays bare: the colour asked for, else greyer and paler than dark paint, darker than pale."""
+def _substrate(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator) -> tuple[Colour, bool]:
+    """What a scratch lays bare and whether that is darker than the surface.
+
+    It is the colour asked for where that stands out here, else greyer and paler than dark paint, darker than pale
+    paint: a bright scratch on bright metal is seen by the shade in its furrow, beside its lit flank.
+    """
     base = canvas.base
     grey = luma(base)[..., None]
     level = float(luma(canvas.tone[None, None, :])[0, 0])
+    step = 0.65 + 0.65 * spec.strength + 2.5 * canvas.contrast
+    paler = level < 0.3 or (level < 0.5 and rng.random() < 0.5)
     if spec.colour is not None:
         pigment = to_linear(np.array([[spec.colour]], np.float32))
-        return np.asarray(pigment * np.clip(grey / max(level, 0.01), 0.5, 1.6), np.float32)
-    paler = level < 0.3 or (level < 0.5 and rng.random() < 0.5)
-    step = 0.9 + 2.5 * canvas.contrast
+        lift = float(np.log((luma(pigment)[0, 0] + 0.02) / (level + 0.02)))
+        if abs(lift) > 0.7 * step or float(np.ptp(pigment)) > 0.25:
+            return np.asarray(pigment * np.clip(grey / max(level, 0.01), 0.5, 1.6), np.float32), lift < 0
+        paler = lift > 0 and level < 0.22
     if not paler:
-        return np.asarray((0.8 * base + 0.2 * grey) * np.exp(-0.75 * step), np.float32)
-    return np.asarray((0.12 * base + 0.88 * grey) * (np.exp(step) + 0.03 / (level + 0.01)), np.float32)
+        return np.asarray((0.8 * base + 0.2 * grey) * np.exp(-step), np.float32), True
+    return np.asarray((0.12 * base + 0.88 * grey) * (np.exp(step) + 0.03 / (level + 0.01)), np.float32), False
 
 
 def _pale_edge(canvas: Canvas, core: Field, halo: Field, depth: float) -> Colour:

@@ -2,73 +2,59 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 
 from mcp_servers.errors import RegionError
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
 from mcp_servers.image_gen.local.families import _surface as surface
+from mcp_servers.image_gen.local.families.traces import swap
 from mcp_servers.image_gen.local.fill import fill
-from mcp_servers.image_gen.local.shading import Colour, luma, ramp, relief_gain
+from mcp_servers.image_gen.local.maps import binary, stands_out, two_tone
+from mcp_servers.image_gen.local.shading import Colour, cavity, luma, ramp, relief_gain
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.image_gen.local.strokes import sample
+from mcp_servers.image_gen.local.strokes import sample, smooth
 from mcp_servers.vision.scene import Field, Mask
 
 
 def broken_edge(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
-    """A chip off the outline: what lies behind shows through, and a rough face is left along the break."""
+    """A chip off the outline (or off a conductor's): what lies behind shows, a rough face is left along the break."""
+    tones = two_tone(np.sqrt(luma(canvas.base)) * 255)
+    if "conductor" in spec.place and tones.any():
+        canvas = replace(canvas, part=cv2.GaussianBlur(tones.astype(np.float32), (0, 0), 0.8))
     return _bite(canvas, spec, streams, clean=False)
 
 
 def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
-    """A piece that is gone: a clean gap where it sat at the outline, else the empty seat it left behind."""
+    """A piece that is gone: a clean gap in the outline, a gap in a conductor of a binarised scan, else a flake."""
     if canvas.inward is not None:
         return _bite(canvas, spec, streams, clean=True)
     rng = streams("shape")
     radius = 0.46 * canvas.length
-    torn_out = "round" not in spec.shapes and (bool(spec.shapes & {"irregular", "jagged"}) or rng.random() < 0.6)
-    field = _chunk(canvas, rng, radius) if torn_out else _seat(canvas, spec, rng, radius)
-    wall = max(0.16 * radius, 0.8 * canvas.hair)
+    aspect, lobes = float(rng.uniform(1.0, 1.6)), int(rng.integers(3, 6))
+    field = surface.patch(canvas, rng, 0.95 * radius, aspect=aspect, lobes=lobes, warp=0.16, rough=0.035)
+    tone = np.sqrt(luma(canvas.base)) * 255
+    if binary(tone) and two_tone(tone).any():
+        return swap(canvas, spec, streams, field, ~two_tone(tone))
+    step = max(0.10 * radius, 0.7 * canvas.hair)
     inside = ramp(field, -0.4 * canvas.hair, 0.4 * canvas.hair)
-    hole = field > -0.6 * canvas.hair
-    source = (field < -1.5 * canvas.hair) & _interior(canvas)
-    floor = fill(canvas.base, hole, source, streams("fill"), detail=0.6)
     strong = 0.25 + 0.75 * spec.strength
-    grit = fractal(streams("texture"), canvas.shape, max(0.25 * radius, 3.0), 5, 0.7)
-    height = -0.9 * wall * ramp(field, -0.2 * wall, 1.2 * wall) + 0.06 * wall * grit * ramp(field, 0.0, 0.8 * wall)
-    gain = relief_gain(np.asarray(height, np.float32), canvas.light, 0.8 * strong)
-    shade = surface.cast_shadow(canvas, 1 - inside, 1.6 * wall)
-    sky = 0.40 + 0.22 * np.exp(-np.maximum(field, 0) / (1.2 * wall))
-    gain = gain * np.exp(-strong * inside * (0.8 * shade + sky + 0.10 * grit))
-    rim = np.exp(-(((field + 0.35 * canvas.hair) / (0.5 * canvas.hair)) ** 2)) * 0.25 * strong
-    slope = _towards_light(canvas, field)
-    gain = gain * np.exp(rim * slope)
-    rgb = np.where(hole[..., None], floor, canvas.base) * gain[..., None]
-    support = np.maximum(ramp(field, -0.9 * canvas.hair, 0.1 * canvas.hair), ramp(rim, 0.04, 0.15))
-    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.8 * inside, np.float32))
-
-
-def _seat(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: float) -> Field:
-    """Outline of an inserted piece: a disc where the prompt says round, else a rounded block."""
-    along, across = canvas.axes()
-    wobble = 0.02 * radius * fractal(rng, canvas.shape, max(0.8 * radius, 3.0), 4)
-    slim = 1.0 if "round" in spec.shapes else float(rng.uniform(1.0, 1.8))
-    power = 2.0 if "round" in spec.shapes else float(rng.uniform(2.0, 5.0))
-    u, v = np.abs(along) / slim**0.5, np.abs(across) * slim**0.5
-    size = radius * (0.9 if power > 3 else 1.0)
-    return np.asarray(size - (u**power + v**power) ** (1 / power) + wobble, np.float32)
-
-
-def _chunk(canvas: Canvas, rng: np.random.Generator, radius: float) -> Field:
-    """Outline of a broken-out piece: uneven straight breaks with torn borders."""
-    x, y = canvas.axes()
-    field = np.full(canvas.shape, 1e6, np.float32)
-    for turn in np.linspace(0, 2 * np.pi, int(rng.integers(5, 8)), endpoint=False) + rng.uniform(0, 1):
-        turn = float(turn + rng.normal(0, 0.2))
-        field = np.minimum(field, radius * float(rng.uniform(0.55, 1.0)) - x * np.cos(turn) - y * np.sin(turn))
-    torn = fractal(rng, canvas.shape, max(0.5 * radius, 3.0), 5, 0.6)
-    return np.asarray(cv2.GaussianBlur(field, (0, 0), max(0.06 * radius, 0.8)) + 0.055 * radius * torn, np.float32)
+    grit = fractal(streams("texture"), canvas.shape, max(0.16 * radius, 2.5), 5, 0.75)
+    scales = fractal(streams("scales"), canvas.shape, max(0.6 * radius, 4.0), 3, 0.5)
+    height = -step * ramp(field, -0.5 * step, 1.1 * step) + (0.30 * scales + 0.13 * grit) * step * inside
+    gain = relief_gain(np.asarray(height, np.float32), canvas.light, 0.9 * strong)
+    shade = surface.cast_shadow(canvas, 1 - inside, 1.3 * step)
+    bed = 0.20 + 0.07 * scales + 0.07 * grit  # a fresh break is rougher and throws less light back
+    gain = gain * np.exp(-strong * inside * (1.1 * shade + np.clip(bed, 0, 0.6) + 1.2 * canvas.contrast))
+    fine = canvas.base - canvas.lowpass(max(3 * canvas.scale, 2.0))
+    rough = np.maximum(canvas.base + (0.5 * strong * inside)[..., None] * fine, 0)
+    rgb = cavity(np.asarray(rough, np.float32), np.asarray(gain, np.float32))
+    support = np.maximum(ramp(field, -0.9 * canvas.hair, 0.1 * canvas.hair), ramp(np.abs(gain - 1), 0.04, 0.2))
+    support = support * ramp(field, -2.5 * step, -step)
+    return Layer(rgb, np.asarray(support, np.float32), keep=np.asarray(1 - 0.2 * inside, np.float32))
 
 
 def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> Layer:
@@ -88,7 +74,7 @@ def _bite(canvas: Canvas, spec: DefectSpec, streams: Streams, clean: bool) -> La
     profile = _break_profile(rng, clean)
     at = np.clip(along / length + 0.5, 0, 1)
     rough = fractal(streams("border"), canvas.shape, max(0.16 * length, 3.0), 5, 0.62)
-    torn = 0.006 if clean else 0.016
+    torn = 0.009 if clean else 0.016
     limit = bite * sample(profile, np.asarray(at, np.float32)) + torn * length * rough
     limit = limit - np.maximum(np.abs(along) - 0.5 * length, 0)
     field = np.asarray(limit - deep, np.float32)
@@ -122,11 +108,12 @@ def _depth_into(canvas: Canvas, solid: Mask, inward: tuple[float, float], open_s
 
 
 def _break_profile(rng: np.random.Generator, clean: bool) -> Field:
-    """How deep the break goes (0-1) along the outline, 128 samples: straight facets that meet at angles."""
+    """How deep the break goes (0-1) along the outline, 128 samples: straight facets that meet at angles, or a bowl."""
     t = np.linspace(-1, 1, 128)
     if clean:
-        power = rng.uniform(3, 6)
-        return np.asarray((1 - np.abs(t) ** power) ** (1 / 2), np.float32)
+        lean, power = float(rng.uniform(-0.35, 0.35)), float(rng.uniform(1.6, 2.6))
+        bowl = 1 - np.abs((t - lean) / (1 - lean * np.sign(t - lean))) ** power
+        return np.asarray(bowl * np.clip(1 + 0.16 * smooth(rng, 128, 34, 3), 0.6, 1.3) - 0.03, np.float32)
     knots = int(rng.integers(3, 6))
     at = np.sort(np.concatenate([[-1, 1], np.linspace(-0.75, 0.75, knots) + rng.uniform(-0.16, 0.16, knots)]))
     deep = np.concatenate([[-0.05], rng.uniform(0.45, 1.0, knots), [-0.05]])
@@ -227,7 +214,7 @@ def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     radius = 0.36 * canvas.length
     seat = _element(canvas, radius)
     if seat is None:
-        seat = _seat(canvas, spec, rng, radius)
+        raise RegionError("no separate element to misplace; set region around one, or ask for another defect")
     turn = float(np.pi if rng.random() < 0.3 else rng.choice([-1, 1]) * rng.uniform(0.25, 0.9))
     heading = float(rng.uniform(0, 2 * np.pi))
     step = radius * (0.20 + 0.45 * spec.strength)
@@ -258,23 +245,25 @@ def misplaced(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 
 def _element(canvas: Canvas, radius: float) -> Field | None:
-    """Distance field of a compact element that stands out near the site; None where there is none."""
-    tone = np.sqrt(luma(canvas.base))
-    side = 2 * round(1.2 * radius) + 1
-    around = cv2.blur(cv2.blur(tone, (side, side)), (side, side))
-    differs = np.abs(tone - around) > max(0.10, 3.0 * canvas.contrast)
-    closed = cv2.morphologyEx(differs.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    _, labels, stats, centres = cv2.connectedComponentsWithStats(closed)
-    height, width = canvas.shape
-    for index in np.argsort(np.hypot(centres[:, 0] - canvas.centre[0], centres[:, 1] - canvas.centre[1])):
-        left, top, w, h, area = stats[index]
-        inner = left > 2 and top > 2 and left + w < width - 2 and top + h < height - 2
-        if index == 0 or not inner or not 0.5 * radius**2 < area < 6 * radius**2 or area < 0.5 * w * h:
-            continue
-        mask = (labels == index).astype(np.uint8)
-        near = cv2.distanceTransform(mask, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
-        return np.asarray(near + 1.5 * canvas.hair, np.float32)
-    return None
+    """Distance field of the compact element at the site, which stands out; None where there is none."""
+    apart = stands_out(np.sqrt(luma(canvas.base)) * 255, canvas.part > 0.5, canvas.length)
+    row, column = (int(np.clip(v, 0, n - 1)) for v, n in zip(canvas.centre[::-1], canvas.shape, strict=True))
+    near = max(1, round(0.12 * radius))
+    patch = (slice(max(0, row - near), row + near + 1), slice(max(0, column - near), column + near + 1))
+    here = float(np.median(apart[patch]))
+    if abs(here) < 12:
+        return None
+    differs = (apart / here > 0.5).astype(np.uint8)
+    differs[patch] = 1
+    closed = cv2.morphologyEx(differs, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(closed)
+    left, top, w, h, area = stats[labels[row, column]]
+    inner = left > 1 and top > 1 and left + w < canvas.shape[1] - 1 and top + h < canvas.shape[0] - 1
+    if not inner or not 0.4 * radius**2 < area < 7 * radius**2 or area < 0.4 * w * h:
+        return None
+    mask = (labels == labels[row, column]).astype(np.uint8)
+    field = cv2.distanceTransform(mask, cv2.DIST_L2, 5) - cv2.distanceTransform(1 - mask, cv2.DIST_L2, 5)
+    return np.asarray(field + 1.5 * canvas.hair, np.float32)
 
 
 def _interior(canvas: Canvas) -> Mask:

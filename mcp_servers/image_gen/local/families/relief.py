@@ -68,15 +68,8 @@ def _pitting(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     rng = streams("shape")
     radius = 0.45 * canvas.length
     field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.0, 1.6)), lobes=0.25, rough=0.15)
-    grained = canvas.grain.coherence > 0.3
-    angle = -np.radians(canvas.grain.angle_deg) if grained else canvas.angle
-    side = int(np.hypot(*canvas.shape)) + 4
     size = max(0.16 * radius, 2.2 * canvas.hair)
-    noise = fractal(streams("texture"), (side, side), size, 3, 0.6, (2.2 if grained else 1.3, 1.0))
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), -float(np.degrees(angle)), 1.0)
-    noise = cv2.warpAffine(noise, turn, (side, side), borderMode=cv2.BORDER_REFLECT)[
-        : canvas.shape[0], : canvas.shape[1]
-    ]
+    noise = _grained(canvas, streams("texture"), size, 2.2, 1.3)
     level = noise + 1.5 * np.clip(field / radius, -2, 0.5) - 0.55
     pits = ramp(level, 0.0, 0.7)
     height = -0.30 * size * pits * ramp(field, -0.3 * radius, 0.1 * radius)
@@ -86,6 +79,17 @@ def _pitting(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     gain = np.asarray(gain * np.exp(-strength * (1.0 * pits + 0.2 * worn)), np.float32)
     support = np.maximum(ramp(pits, 0.02, 0.3), 0.5 * worn) * ramp(field, -0.45 * radius, -0.2 * radius)
     return Layer(canvas.shaded(gain), np.asarray(support, np.float32))
+
+
+def _grained(canvas: Canvas, rng: np.random.Generator, size: float, along: float, free: float) -> Field:
+    """Noise of ``size`` px, stretched by ``along`` in the direction of the grain, by ``free`` where there is none."""
+    grained = canvas.grain.coherence > 0.3
+    angle = -np.radians(canvas.grain.angle_deg) if grained else canvas.angle
+    side = int(np.hypot(*canvas.shape)) + 4
+    noise = fractal(rng, (side, side), size, 3, 0.6, (along if grained else free, 1.0))
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), -float(np.degrees(angle)), 1.0)
+    turned = cv2.warpAffine(noise, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(turned[: canvas.shape[0], : canvas.shape[1]], np.float32)
 
 
 def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -117,6 +121,8 @@ def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """Creases: sharp valleys beside rounded ridges; one strong crease, or a bundle of fine ones for wrinkles."""
+    if spec.rigid:
+        return _buckle(canvas, spec, streams)
     rng = streams("shape")
     wrinkled = "wrinkled" in spec.shapes
     width = max((0.014 if wrinkled else 0.07) * canvas.length, 1.7 * canvas.hair)
@@ -156,8 +162,55 @@ def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     return Layer(rgb, np.asarray(support, np.float32))
 
 
+def _buckle(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """Sheet or bar that gave way: one broad soft ridge with a shallow trough beside it, reflections bent over it."""
+    rng = streams("shape")
+    width = max(0.13 * canvas.length * (1.4 if "wide" in spec.shapes else 1.0), 3 * canvas.hair)
+    bend = float(rng.normal(0, 0.25))
+    points = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.06, count=32)
+    line = strokes.ribbon(strokes.centred(points, canvas.centre), canvas.shape, 4 * width)
+    profile = strokes.taper(48, 0.5, 0.5) * np.clip(1 + 0.2 * strokes.smooth(rng, 48, 20, 2), 0.5, 1.4)
+    local = strokes.sample(profile.astype(np.float32), line.along)
+    u = np.clip(line.offset * float(rng.choice([-1, 1])) / width, -50, 50)
+    rise = local * (np.exp(-((u / (0.75 + 0.25 * np.tanh(2 * u))) ** 2)) - 0.35 * np.exp(-(((u - 1.5) / 0.8) ** 2)))
+    height = cv2.GaussianBlur(np.asarray(0.5 * width * rise, np.float32), (0, 0), 0.12 * width)
+    strength = canvas.depth(spec.strength)
+    raised = height * (0.25 + 0.75 * spec.strength)
+    gain = relief_gain(raised, canvas.light, 0.5 + 1.5 * strength)
+    rgb = apply_gain(_bent(canvas, raised, 0.5 * width), gain)
+    shine = glint(raised, canvas.light, 26.0) * spec.strength
+    rgb = rgb + (0.02 + 0.5 * canvas.tone) * 0.35 * shine[..., None]
+    support = ramp(np.abs(rise), 0.02, 0.12)
+    return Layer(np.asarray(rgb, np.float32), support)
+
+
+def _abrasion(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A hard surface rubbed rough: granular scuffing along the grain, duller and a little flaked, thinning outwards."""
+    rng = streams("shape")
+    radius = 0.45 * canvas.length
+    field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.2, 2.2)), lobes=0.25, rough=0.15)
+    inner = ramp(field, -0.30 * radius, 0.45 * radius)
+    grain = _grained(canvas, streams("texture"), max(2.5 * canvas.hair, 0.05 * radius), 4.0, 1.6)
+    chips = _grained(canvas, streams("flakes"), max(3.0 * canvas.hair, 0.10 * radius), 1.8, 1.2)
+    rubbed = inner * ramp(grain + 1.6 * (inner - 0.6), -0.6, 0.9)
+    flaked = ramp(chips + 1.2 * (inner - 1), 0.9, 1.4) * inner
+    size = max(1.2 * canvas.hair, 0.03 * radius)
+    relief = size * (0.35 * grain * rubbed - 0.6 * flaked)
+    strength = canvas.depth(spec.strength)
+    gain = relief_gain(np.asarray(relief, np.float32), canvas.light, 1.2 * strength)
+    level = float(luma(canvas.tone[None, None, :])[0, 0])
+    tone = 0.75 if level < 0.30 else -0.6  # broken-up gloss: paler on dark, duller on bright surfaces
+    if spec.colour is not None:
+        tone = 1.0 if float(np.mean(spec.colour)) > 255 * level**0.45 else -1.0
+    gain = np.asarray(gain * np.exp(strength * (tone * (0.9 * rubbed + 0.12 * inner) - 0.9 * flaked)), np.float32)
+    support = np.maximum(ramp(rubbed, 0.02, 0.3), ramp(flaked, 0.02, 0.3)) * ramp(inner, 0.0, 0.15)
+    return Layer(apply_gain(canvas.base, gain), np.asarray(support, np.float32))
+
+
 def fray(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A roughened patch: the surface's own texture torn up and deepened, with loose fibre ends standing off it."""
+    if spec.rigid:
+        return _abrasion(canvas, spec, streams)
     rng, texture = streams("shape"), streams("texture")
     radius = 0.42 * canvas.length
     field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.1, 2.0)), lobes=0.2, rough=0.12)

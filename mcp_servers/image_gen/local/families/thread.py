@@ -13,7 +13,7 @@ from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.vision.scene import Field
 
-SAMPLES = 96
+SAMPLES = 120
 
 
 def thread(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -51,11 +51,20 @@ def thread(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 
 def _course(rng: np.random.Generator, angle: float, straight: bool) -> strokes.Points:
-    """The way a dropped fibre lies: long smooth curves, now and then a loop."""
-    t = np.linspace(-0.5, 0.5, SAMPLES)
-    bend = 0.2 if straight else float(rng.choice([-1, 1]) * (0.3 + 2.6 * rng.random() ** 1.5))
-    sway = 0.1 if straight else float(rng.uniform(0.7, 1.7))
-    heading = angle + bend * t + sway * strokes.smooth(rng, SAMPLES, 30, 1) + 0.05 * strokes.smooth(rng, SAMPLES, 9, 1)
+    """The way a dropped fibre lies: curvature that changes by chance from piece to piece, a loop or a kink at times."""
+    knots = int(rng.integers(4, 9))
+    at = np.sort(np.concatenate([[0.0, 1.0], rng.uniform(0, 1, knots)]))
+    curl = rng.normal(0, 1, len(at)) * rng.gamma(1.3, 1.0, len(at))
+    turning = np.interp(np.linspace(0, 1, SAMPLES), at, curl) * (0.5 if straight else float(rng.uniform(2.0, 5.0)))
+    where, side = float(rng.uniform(0.2, 0.8)), float(rng.choice([-1, 1]))
+    t = np.linspace(0, 1, SAMPLES) - where
+    chance = 1.0 if straight else rng.random()
+    if chance < 0.3:  # a loop
+        turning += side * 5.4 * np.exp(-((t / 0.07) ** 2)) / (0.07 * np.sqrt(np.pi))
+    elif chance < 0.6:  # a kink
+        turning += side * rng.uniform(0.7, 1.5) * np.exp(-((t / 0.012) ** 2)) / (0.012 * np.sqrt(np.pi))
+    heading = np.cumsum(turning) / SAMPLES
+    heading = angle + heading - heading.mean()
     return np.stack([np.cumsum(np.cos(heading)), np.cumsum(np.sin(heading))], 1).astype(np.float32)
 
 
@@ -71,7 +80,7 @@ def _strand(
 ) -> tuple[Field, Field, Field]:
     """Cover, light on the round body, and shadow on the ground of one strand."""
     line = strokes.ribbon(points, canvas.shape, 2 * width + 3)
-    half = 0.5 * width * np.clip(1 + 0.10 * strokes.smooth(rng, 32, 6, 2), 0.6, 1.4).astype(np.float32)
+    half = 0.5 * width * np.clip(1 + 0.17 * strokes.smooth(rng, 48, 14, 3), 0.55, 1.5).astype(np.float32)
     radius = strokes.sample(half, line.along)
     soft = min(0.35 * canvas.hair, 0.45 * width)
     body = ramp(radius - line.near, -soft, soft)

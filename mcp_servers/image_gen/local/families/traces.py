@@ -41,7 +41,7 @@ def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     bridge = 0.5 * width * strokes.sample(girth, line.along) - line.near + 0.05 * width * rough
     grown = surface.soft_max(np.asarray(bridge, np.float32), _signed(solid), 0.8 * width)
     grown = np.minimum(grown, 1.3 * width + 0.3 * width * rough - line.near).astype(np.float32)
-    layer = _swap(canvas, spec, streams, grown, solid)
+    layer = swap(canvas, spec, streams, grown, solid)
     return layer if joined else replace(layer, notes=("no second conductor near: a spur instead of a bridge",))
 
 
@@ -58,10 +58,10 @@ def open_gap(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     slant = float(rng.normal(0, 0.25))
     gap = 0.5 * width - np.abs(along + slant * across) + 0.10 * min(width, 2 * half) * rough
     gap = np.minimum(gap, 1.5 * half + 1.5 * canvas.hair - np.abs(across))
-    return _swap(canvas, spec, streams, np.asarray(gap, np.float32), ~solid)
+    return swap(canvas, spec, streams, np.asarray(gap, np.float32), ~solid)
 
 
-def _swap(canvas: Canvas, spec: DefectSpec, streams: Streams, field: Field, source: Mask) -> Layer:
+def swap(canvas: Canvas, spec: DefectSpec, streams: Streams, field: Field, source: Mask) -> Layer:
     """The place where ``field`` is positive made of what ``source`` is made of."""
     soft = 0.35 * canvas.hair
     inside = ramp(field, -soft, soft)
