@@ -50,8 +50,8 @@ class Judgements:
 def measure(folders: Sequence[Path], choice: Choice, say: Callable[[str], None]) -> Judgements:
     """Judge every chosen pair of the categories, and its broken edits. Raises EvaluationError."""
     out = Judgements([], [], {})
-    strangers = {folder.name: stranger(folder, folders) for folder in folders}
     for folder in folders:
+        other = stranger(folder)
         tiles = out.tiles.setdefault(folder.name, [])
         for number, pair in enumerate(real_pairs(folder, choice)):
             profile = known_profile(pair.category, pair.kind)
@@ -59,7 +59,7 @@ def measure(folders: Sequence[Path], choice: Choice, say: Callable[[str], None])
             part = find_object(pair.normal)
             for name in KINDS:
                 rng = seeded(pair.category, pair.kind, pair.index, name)
-                broken = break_photo(name, pair.normal, part, strangers[folder.name], rng)
+                broken = break_photo(name, pair.normal, part, other, rng)
                 if broken is not None:
                     edits[name] = broken
             for name, photo in edits.items():
@@ -75,11 +75,12 @@ def measure(folders: Sequence[Path], choice: Choice, say: Callable[[str], None])
     return out
 
 
-def stranger(folder: Path, folders: Sequence[Path]) -> Image:
-    """The first test photo of the next category, or of this one where there is no other."""
-    following = folders[(list(folders).index(folder) + 1) % len(folders)]
-    kind = sorted(path for path in (following / "test").iterdir() if images_in(path))[0]
-    return read_image(images_in(kind)[0])
+def stranger(folder: Path) -> Image:
+    """The first test photo of the category that follows, by name and in a circle, whichever are measured."""
+    names = sorted(path.parent.name for path in folder.parent.glob("*/ground_truth"))
+    following = folder.parent / names[(names.index(folder.name) + 1) % len(names)]
+    photos = [path for kind in sorted((following / "test").iterdir()) for path in images_in(kind)]
+    return read_image(photos[0])
 
 
 def known_profile(item: str, kind: str) -> DefectProfile | None:

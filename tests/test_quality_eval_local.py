@@ -115,6 +115,27 @@ def test_a_defect_that_hangs_over_the_outline_is_moved_away_from_it_unless_parts
     assert judge(anomaly, Family.BROKEN_EDGE).location_score > judge(anomaly).location_score
 
 
+def test_a_good_photo_that_lost_a_piece_of_the_part_does_not_put_the_defect_off_it() -> None:
+    ys, xs = np.mgrid[0:SIDE, 0:SIDE]
+    on_part = np.hypot(xs - 160, ys - 160) < 108
+    whole, alpha = part_photo(), blot(255, 160, 30)[..., None]
+    bitten = np.clip(whole * (1 - alpha) + alpha * 40, 0, 255).astype(np.uint8)
+    anomaly = np.where(alpha > 0, stained(whole, blot(255, 160, 30) * on_part, 0.25), bitten)
+    verdict = evaluate(bitten, anomaly, "disc", "stain", None)
+    assert verdict.location_score > 4.5
+
+
+def test_a_faint_defect_is_enough_where_a_faint_one_was_asked_for() -> None:
+    anomaly = stained(part_photo(), blot(170, 150, 14), 0.06)
+    assert judge(anomaly, severity="faint").score > judge(anomaly, severity="severe").score + 1
+
+
+def test_a_flat_short_shows_its_own_material() -> None:
+    alpha = blot(170, 150, 14)[..., None]
+    anomaly = np.clip(part_photo() * (1 - alpha) + alpha * 70, 0, 255).astype(np.uint8)
+    assert judge(anomaly, Family.SHORT).score > judge(anomaly, Family.STAIN).score + 1
+
+
 def test_a_broken_edge_belongs_on_the_edge() -> None:
     verdict = judge(stained(part_photo(), blot(160, 160, 14)), Family.BROKEN_EDGE)
     assert "Place the defect on the edge of the part:" in verdict.review

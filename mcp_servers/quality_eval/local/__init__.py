@@ -77,15 +77,16 @@ def evaluate(
 def whole_part(good: Scene, edited: Scene) -> Scene:
     """The good photo's scene, with the edited photo's outline where that shows the part more completely.
 
-    A good photo that was made by removing a defect may have lost a piece of the part with it. More completely: it
-    holds nearly all (97%) of what the good photo shows and is clearly (by 0.03) the more solid shape, which a spot
-    that floats beside the part or hangs over its outline never is.
+    A good photo that was made by removing a defect may have lost a piece of the part with it. More completely: the
+    edited photo holds nearly all (97%) of what the good one shows, and is the more solid shape, which a spot that hangs
+    over the outline is not; or shows more than twice as much.
     """
     if good.kind == "texture" or edited.kind == "texture":
         return good
-    if np.count_nonzero(good.part & edited.part) < 0.97 * np.count_nonzero(good.part):
+    before, after = np.count_nonzero(good.part), np.count_nonzero(edited.part)
+    if np.count_nonzero(good.part & edited.part) < 0.97 * before:
         return good
-    if solidity(edited.part) < solidity(good.part) + 0.03:
+    if after < 2 * before and solidity(edited.part) < solidity(good.part) + 0.002:
         return good
     return replace(good, part=edited.part)
 

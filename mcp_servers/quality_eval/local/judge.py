@@ -21,7 +21,7 @@ OWN_MATERIAL = {Family.SHORT, Family.OPEN, Family.MISSING, Family.MISPLACED, Fam
 """Families that show another of the part's own materials, or the ground behind it: its texture is not the ring's."""
 VISIBILITY = {"faint": 0.45, "mild": 0.7}
 """Severity that was asked for -> share of the usual contrast and difference that is enough."""
-AREAS: dict[bool, tuple[float, ...]] = {True: (0.2, 0.25, 0.3, 0.4, 0.7), False: (0.15, 0.2, 0.2, 0.25, 0.3)}
+AREAS: dict[bool, tuple[float, ...]] = {True: (0.2, 0.25, 0.3, 0.4, 1.0), False: (0.15, 0.2, 0.2, 0.25, 0.3)}
 """Share of the part that a defect of each size of `SIZES` may cover; True for `SPREADING` families."""
 LENGTHS: dict[bool, tuple[float, float]] = {True: (0.09, 0.75), False: (0.04, 0.5)}
 """Length of a tiny and of a very large defect in part extents, for lines and for everything else."""
@@ -74,7 +74,7 @@ def _strength(m: dict[str, float], profile: DefectProfile | None) -> list[Findin
     enough = VISIBILITY.get(asked, 1.0)
     return [
         Finding(ramp(m["contrast"], 0.7 * enough, 2.8 * enough, 0.15), faint),
-        Finding(ramp(m["delta_e"], 1.3, 6.0 * enough, 0.3), weak),
+        Finding(ramp(m["delta_e"], 1.5, 8.0 * enough, 0.3), weak),
         Finding(ramp(m["delta_e"], 2 * limit, limit, 0.6), strong),
     ]
 
@@ -109,8 +109,8 @@ def _texture(m: dict[str, float], family: Family | None) -> list[Finding]:
     grain, whiteness = m["grain"], m["whiteness"]
     as_around = min(ramp(m["correlation_around"] - m["correlation"], 0.25, 0.08, 0.0), ramp(grain, 12.0, 6.0, 0.0))
     noisy = max(ramp(m["correlation"], 0.05, 0.3, 0.15), as_around, ramp(grain, 2.5, 1.3, 0.0))
-    blurred = max(ramp(whiteness, 0.1, 0.35, 0.3), ramp(grain, 0.3, 0.7, 0.0))
     least = 0.7 if family in OWN_MATERIAL else 0.15
+    blurred = max(ramp(whiteness, 0.1, 0.35, max(0.3, least)), ramp(grain, 0.3, 0.7, 0.0))
     return [
         Finding(ramp(m["texture"], 0.1, 0.45, least), flat),
         Finding(noisy, white),

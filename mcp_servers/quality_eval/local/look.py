@@ -25,7 +25,7 @@ QUIET = 0.6
 def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dict[str, float]:
     """Appearance of the defect ``mask`` (H, W), not empty.
 
-    delta_e: colour difference (dE, Lab) of the defect against the good photo, upper quartile, fine texture
+    delta_e: colour difference (dE, Lab) of the defect against the good photo, 90th percentile, fine texture
     averaged out. contrast: delta_e over the surface's own variation in the ring (surface_variation, dE).
     grain: variation below 1 px inside / in the ring. texture: variation below 3 px inside / in the calm places of
     the ring (near 0: painted flat).
@@ -130,7 +130,7 @@ def correlation(luma: Field, core: Mask, ring: Mask) -> tuple[float, float]:
 def contrast(normal: Field, anomaly: Field, mask: Mask, ring: Mask) -> dict[str, float]:
     """delta_e and contrast (see `measure_look`) from two Lab windows; what the ring changed by is no contrast."""
     change = np.linalg.norm(cv2.GaussianBlur(own_change(normal, anomaly, ring), (0, 0), 1.0), axis=2)
-    delta_e = float(np.percentile(change[mask], 75))
+    delta_e = float(np.percentile(change[mask], 90))
     own = cv2.GaussianBlur(anomaly, (0, 0), 1.0)
     around = cv2.GaussianBlur(anomaly, (0, 0), 6.0)
     varies = np.linalg.norm(own - around, axis=2)[ring]

@@ -70,7 +70,7 @@ def elongation(mask: Mask) -> tuple[float, float]:
 
 
 def solidity(part: Mask) -> float:
-    """Area over the area of the convex hull, in (0, 1]; all pieces together."""
+    """Area over the area of the convex hull (through pixel centres), up to about 1; all pieces together."""
     points = cv2.findNonZero(part.astype(np.uint8))
     return np.count_nonzero(part) / max(1.0, float(cv2.contourArea(cv2.convexHull(points))))
 
