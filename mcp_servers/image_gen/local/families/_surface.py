@@ -91,11 +91,10 @@ def blended(canvas: Canvas, matter: NDArray[np.float32], strength: float) -> NDA
 def opposite(canvas: Canvas, rng: np.random.Generator, dark: float, bright: float) -> float:
     """Luminance that stands out from the surface: ``dark`` on pale surfaces, ``bright`` on dark ones."""
     here = level(canvas)
-    if here < 0.05:
-        return bright
     if here > 0.25:
         return dark
-    return dark if rng.random() < 0.6 else bright
+    apart = here > 3 * dark
+    return dark if apart and rng.random() < 0.6 else max(bright, 0.06 + 2 * here)
 
 
 def exposure(canvas: Canvas) -> float:

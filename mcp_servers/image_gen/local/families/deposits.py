@@ -158,7 +158,7 @@ def misprint(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     pigment = surface.pigment(spec)
     if pigment is None:
         pigment = np.full(3, 0.012 if surface.level(canvas) > 0.07 else 0.55 * surface.exposure(canvas), np.float32)
-    cover = np.clip(ink * (0.12 + 0.82 * spec.strength), 0, 0.95).astype(np.float32)
+    cover = np.clip(ink * (0.14 + 0.95 * spec.strength**0.9), 0, 0.97).astype(np.float32)
     shade = np.clip(surface.illumination(canvas, 4 * canvas.scale), 0.6, 1.5)[..., None]
     rgb = canvas.base + cover[..., None] * (pigment * shade - canvas.base)
     return Layer(np.asarray(rgb, np.float32), ramp(ink, 0.02, 0.2), keep=np.asarray(1 - 0.6 * cover, np.float32))

@@ -61,8 +61,8 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     if canvas.inward is not None and float((main[-1] - main[0]) @ np.asarray(canvas.inward, np.float32)) < 0:
         main = main[::-1].copy()  # it starts where the outline is
     ends = strokes.taper(len(main), 0.02 if through or at_outline else 0.35, 0.02 if through else 0.65) ** 1.4
-    uneven = 0.85 + 0.35 * strokes.smooth(rng, len(main), 30, 2) + 0.25 * strokes.smooth(rng, len(main), 7, 2)
-    open_ = ends * np.clip(uneven, 0.2, 1.9)
+    uneven = 0.95 + 0.32 * strokes.smooth(rng, len(main), 30, 2) + 0.15 * strokes.smooth(rng, len(main), 7, 2)
+    open_ = ends * np.clip(uneven, 0.5, 1.9)
     pieces: list[tuple[strokes.Points, NDArray[np.float32]]] = [(main, np.asarray(open_, np.float32))]
     forks = int(rng.integers(1, 4)) + 3 * ("branching" in spec.shapes) - ("hairline" in spec.shapes)
     for _ in range(max(0, forks)):
@@ -72,25 +72,25 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     core, deep, halo, step = (np.zeros(canvas.shape, np.float32) for _ in range(4))
     grit = fractal(streams("texture"), canvas.shape, max(2.5 * width, 3.0), 4, 0.6)
     fine = fractal(streams("crumbs"), canvas.shape, max(0.8 * width, 2.5), 3, 0.7)
-    ragged = width * (0.12 * grit + 0.10 * fine)
+    ragged = width * (0.09 * grit + 0.06 * fine)
     for index, (points, profile) in enumerate(pieces):
         line = strokes.ribbon(points, canvas.shape, 5 * width + 2)
         local = strokes.sample(profile, line.along)
         half = 0.5 * width * np.maximum(local, 0.02)
-        fade = np.clip(local * 2.5, 0, 1)
+        fade = np.clip(local * 3.5, 0, 1)
         aa = 0.35 * canvas.scale
         away = line.near + ragged * np.minimum(local, 1)
         mine = ramp(away, half + aa, np.maximum(half - aa, 0)) * fade
-        lit = 0.8 + 0.2 * np.tanh(strokes.sample(strokes.smooth(rng, 48, 9, 2), line.along))
+        lit = 0.87 + 0.13 * np.tanh(strokes.sample(strokes.smooth(rng, 48, 9, 2), line.along))
         core, deep = np.maximum(core, mine), np.maximum(deep, mine * lit * (0.6 + 0.4 * ramp(away / half, 0.9, 0.2)))
-        halo = np.maximum(halo, np.exp(-((line.near / (1.1 * width)) ** 2)) * fade)
+        halo = np.maximum(halo, np.exp(-((line.near / (0.9 * width)) ** 2)) * fade)
         if index == 0:
             lifted = np.exp(-np.maximum(line.offset, 0) / (1.6 * width)) * (line.offset > 0) * (line.near < 5 * width)
             step = np.asarray(0.45 * width * lifted * fade, np.float32)
     crumbs = ramp(fine + 0.5 * grit, 1.0, 1.7) * ramp(halo, 0.15, 0.7) * (1 - core)
     step = step + 0.30 * width * crumbs
     depth = canvas.depth(spec.strength)
-    gain = np.exp(-(0.2 * spec.strength + depth) * (2.4 * deep * (1 + 0.12 * grit) + 0.25 * halo))
+    gain = np.exp(-(0.2 * spec.strength + depth) * (2.4 * deep * (1 + 0.10 * grit) + 0.18 * halo))
     gain = gain * relief_gain(step, canvas.light, 0.8 * depth) ** (1 - core)
     gain = gain * np.exp(0.12 * depth * grit * halo)
     if spec.colour is not None and float(np.mean(spec.colour)) > 150:  # light caught in a clear or pale material
