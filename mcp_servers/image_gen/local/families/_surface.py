@@ -82,6 +82,11 @@ def level(canvas: Canvas) -> float:
     return float(luma(canvas.tone[None, None, :])[0, 0])
 
 
+def pale(canvas: Canvas) -> float:
+    """0 up to half-bright surfaces, 1 on white ones: there no highlight shows, so films and scuffs must be deeper."""
+    return float(np.clip(2 * level(canvas) - 1, 0, 1))
+
+
 def blended(canvas: Canvas, matter: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
     """Colour (3,) of foreign matter that stands out from the surface as much as ``strength`` asks for."""
     share = np.float32(0.30 + 0.70 * strength)

@@ -34,7 +34,7 @@ def stain(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     inner = np.exp(-(((field - 0.34 * radius - 0.06 * radius * wide) / (0.06 * radius)) ** 2))
     density = film * np.clip(0.6 + 0.5 * tide + 0.12 * inner + 0.16 * wide + 0.07 * fine, 0.1, 1.6)
     density *= 1 - 0.35 * np.clip(surface.detail(canvas, 3 * canvas.scale) / 0.4, -1, 1)
-    depth = canvas.depth(spec.strength) * 1.3
+    depth = canvas.depth(spec.strength) * (1.3 + 0.9 * surface.pale(canvas))
     if pigment is None:
         rgb = surface.filtered(canvas.base, np.array([0.60, 0.53, 0.43], np.float32), depth * density)
     else:

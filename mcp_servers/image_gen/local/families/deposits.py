@@ -95,12 +95,13 @@ def glue(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     tint = np.array([0.93, 0.88, 0.74], np.float32)
     milky = pigment if pigment is not None else np.array([0.80, 0.77, 0.68], np.float32) * surface.exposure(canvas)
     strong = 0.35 + 0.65 * spec.strength
-    rgb = surface.filtered(bent, tint, strong * (0.35 + 0.65 * height / (0.5 * thick)) * inside)
+    film = strong * (1 + 1.5 * surface.pale(canvas))
+    rgb = surface.filtered(bent, tint, film * (0.35 + 0.65 * height / (0.5 * thick)) * inside)
     cloud = np.clip(0.07 + 0.04 * ripple, 0, 1) * (1.0 if pigment is None else 3.5)
     rgb = rgb + ((0.3 + 0.7 * spec.strength) * cloud * inside)[..., None] * (milky - rgb)
     away = -(dx * canvas.light[0] + dy * canvas.light[1])
     slope = np.hypot(dx, dy)
-    rgb = rgb * np.exp(-strong * inside * (0.55 * slope * ramp(away, -0.05, 0.5) + 0.18 * slope))[..., None]
+    rgb = rgb * np.exp(-film * inside * (0.55 * slope * ramp(away, -0.05, 0.5) + 0.18 * slope))[..., None]
     caustic = 0.45 * strong * inside * slope * ramp(-away, 0.05, 0.6)
     rgb = rgb * (1 + caustic)[..., None]
     flash = glint(height, canvas.light, 60.0) * inside + 0.25 * glint(height, canvas.light, 12.0) * inside

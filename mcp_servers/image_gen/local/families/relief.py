@@ -199,7 +199,9 @@ def _abrasion(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     strength = canvas.depth(spec.strength)
     gain = relief_gain(np.asarray(relief, np.float32), canvas.light, 1.2 * strength)
     level = float(luma(canvas.tone[None, None, :])[0, 0])
-    tone = 0.75 if level < 0.30 else -0.6  # broken-up gloss: paler on dark, duller on bright surfaces
+    tone = (
+        0.75 if level < 0.30 else -0.6 - 0.5 * max(0.0, 2 * level - 1)
+    )  # broken-up gloss: paler on dark, duller on bright surfaces
     if spec.colour is not None:
         tone = 1.0 if float(np.mean(spec.colour)) > 255 * level**0.45 else -1.0
     gain = np.asarray(gain * np.exp(strength * (tone * (0.9 * rubbed + 0.12 * inner) - 0.9 * flaked)), np.float32)
