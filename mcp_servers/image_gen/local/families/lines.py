@@ -20,7 +20,7 @@ SAMPLES = 64
 def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A groove ploughed by something hard: lit and dark flank, raised burr, skips, and finer companions."""
     rng, texture = streams("shape"), streams("texture")
-    width = 1.35 * _width(canvas, spec, 0.010)
+    width = 1.4 * _width(canvas, spec, 0.012)
     bend = _bend(spec, rng, 0.22, 0.9)
     main = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.03, count=SAMPLES)
     main = strokes.centred(main, canvas.centre)
