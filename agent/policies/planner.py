@@ -18,6 +18,9 @@ from agent.task import StopReason, Task
 
 KNOWLEDGE_BELOW = 6.0
 """Score (0-10) under which knowledge_retrieval is called, once per episode (NeedKR of Algorithm 1)."""
+STALLED = 0.5
+"""Gain in score (0-10) of the last attempt under which the next one also goes to another place of the part."""
+SIDES = ("central", "upper", "lower", "left", "right")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ class Planner:
         review = str(best.evaluation["review"]) if best.evaluation else ""
         refined = refine(best.prompt, review, self._task.item_name)
         tried = {attempt.prompt for attempt in attempts}
+        if len(attempts) > 1 and best.score - attempts[-2].score < STALLED:
+            refined = _elsewhere(refined, self._task.item_name, tried)
         if refined.prompt in tried:
             refined = _something_else(best.prompt, self._task.item_name, tried)
         prompt, changes = refined.prompt, list(refined.changes)
@@ -153,10 +158,20 @@ def _edit(thought: str, prompt: str) -> Turn:
     return Turn(thought, ToolCall("image_gen", {"prompt": prompt, "target_image": 1}))
 
 
+def _elsewhere(refined: Refinement, item_name: str, tried: set[str]) -> Refinement:
+    """The same wish at a part of the item that no prompt has named yet: some places carry a defect badly."""
+    for side in SIDES:
+        place = f"the {side} part of the {item_name}"
+        if not any(place in prompt for prompt in tried):
+            moved = move(refined.prompt, place)
+            return Refinement(moved.prompt, refined.changes + moved.changes)
+    return refined
+
+
 def _something_else(prompt: str, item_name: str, tried: set[str]) -> Refinement:
     """A change of its own where the review asks for nothing that was not tried: strength, size, then the place."""
     strengths = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (0, 2))
-    for side in ("", "central", "upper", "lower", "left", "right"):
+    for side in ("", *SIDES):
         moved = move(prompt, f"the {side} part of the {item_name}") if side else Refinement(prompt, ())
         for size, severity in ((0, 0), *strengths):
             other = step(moved.prompt, size, severity)

@@ -144,7 +144,10 @@ SHAPES: dict[str, str] = {
     "pitted": r"\b(?:pitting|pitted|porosity|porous|pock-?mark\w*)\b",
     "wrinkled": r"\b(?:wrinkl\w*|crinkl\w*|crumpl\w*|pucker\w*)\b",
     "scuffed": r"\b(?:scuff\w*|abra\w+|scrape\w*|worn|brush mark\w*)\b",
-    "soft": r"\bblends? softly\b|\bsoft(?:ly)? (?:borders?|edges?|outline|blended|fading)\b|\bfad(?:es|ing) out\b",
+    "soft": (
+        r"\bblends? softly\b|\bsoft(?:ly)? (?:borders?|edges?|outline|blended|fading)\b|\bfad(?:es|ing) out\b|"
+        r"\bsame (?:grain|sharpness) as the photo\b"
+    ),
     "elongated": r"\b(?:elongated|long and thin|oval|stretched|streak\w*)\b",
 }
 
