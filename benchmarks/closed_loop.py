@@ -38,7 +38,7 @@ TYPES = {
     "metal_plate": ("scratch", "rust", "dent", "broken edge"),
     "pcb_deeppcb": ("open", "short", "scratch", "contamination"),
 }
-ITEMS = {"hazelnut_toy": "peeled nut", "leather_patch": "leather", "pcb_deeppcb": "pcb"}
+ITEMS = {"leather_patch": "leather", "pcb_deeppcb": "pcb"}
 DRAWS = 3
 
 

@@ -135,13 +135,13 @@ def find_part(rgb: Image) -> Mask:
     inside, outside = level[part].astype(np.float32), level[~part].astype(np.float32)
     between = share * (1 - share) * float(inside.mean() - outside.mean()) ** 2
     total = float(level.astype(np.float32).var()) + 1e-6
-    if between / total < 0.5 or not _is_outlined(lab, part, shadow):
+    if between / total < 0.5 or not _is_outlined(lab, part, shadow, weakest=2.0 if between / total > 0.85 else 4.0):
         return everything
     return part
 
 
-def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask) -> bool:
-    """Whether a part has a real outline: a clear step all along it, around a reasonably compact shape.
+def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask, weakest: float) -> bool:
+    """Whether a part has a real outline: a step of at least ``weakest`` (dE) along a fairly compact shape.
 
     Blotches of shading or texture have soft borders, and highlights stand out less than the rest varies;
     printed traces have sharp borders but fill little of their convex hull, or run out of the picture repeatedly.
@@ -154,7 +154,7 @@ def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask) -> bool:
     outer = _mean_around(lab, rim_out)
     line = (cv2.dilate(mask, np.ones((3, 3), np.uint8)) > 0) & ~part
     step = np.linalg.norm(inner - outer, axis=2)[line]
-    if step.size == 0 or float(np.percentile(step, 20)) < 4.0 or float(np.median(step)) < 8.0:
+    if step.size == 0 or float(np.percentile(step, 20)) < weakest or float(np.median(step)) < 8.0:
         return False
     plain = ~part & ~shadow
     if plain.any() and float(np.median(step)) < 1.1 * float(lab[plain].std(axis=0).sum()):
