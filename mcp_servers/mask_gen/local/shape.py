@@ -72,13 +72,12 @@ def pieces(mask: Mask, reach: int) -> Iterator[tuple[tuple[slice, slice], Mask]]
         yield window, np.asarray(mask[window] & (labels[window] == label))
 
 
-def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0, sure: Mask | None = None) -> Mask:
+def visible(difference: Field, support: Mask, floor: float, sure: Mask | None = None) -> Mask:
     """The visible defect inside ``support``: hysteresis relative to each piece's own strength.
 
     difference: (H, W) colour difference (dE), locally averaged. Pixels above half the piece's strength (the 90th
-    percentile of its ``sure`` pixels, where given) seed the mask; neighbours join from a quarter of it, or from
-    ``masking`` (dE, what the texture hides) but at most 45% of it. Both need about ``floor`` (dE). Gaps that are
-    small against the piece are closed, enclosed holes filled, specks dropped.
+    percentile of its ``sure`` pixels, where given) seed the mask; neighbours join from 22% of it. Both need about
+    ``floor`` (dE). Gaps that are small against the piece are closed, enclosed holes filled, specks dropped.
     """
     out = np.zeros(support.shape, bool)
     reach = max(1, round(0.004 * max(support.shape)))
@@ -88,9 +87,8 @@ def visible(difference: Field, support: Mask, floor: float, masking: float = 0.0
         strength = float(np.percentile(local[certain if certain.any() else piece], 90))
         if strength < floor:
             continue
-        low = float(np.clip(masking / strength, 0.22, 0.45))
-        strong = piece & (local >= max(floor, (low + 0.28) * strength))
-        weak = piece & (local >= max(0.7 * floor, low * strength))
+        strong = piece & (local >= max(floor, 0.5 * strength))
+        weak = piece & (local >= max(0.7 * floor, 0.22 * strength))
         out[window] |= hysteresis(strong, weak)
     return tidy(out, difference)
 
