@@ -92,6 +92,7 @@ _ADVICE: tuple[tuple[str, Callable[[str, str], Refinement]], ...] = (
     ("match the sharpness of the photo", _say("The defect has the same sharpness as the photo.")),
     ("match the grain of the photo", _say("The defect has the same grain as the photo.")),
     ("give the defect an elongated shape", _say("The defect is long and thin.")),
+    ("give the defect a compact shape", _say("The defect is round and compact.")),
     ("leave everything outside the defect unchanged", _say("No pixel outside the defect changes.")),
 )
 

@@ -1,4 +1,7 @@
-"""The real tool suite with one fault in image_gen: ``python faulty.py dies|hangs|garbage|crashes``."""
+"""The real tool suite with one fault: ``python faulty.py dies|hangs|garbage|crashes|strict FOLDER``.
+
+The first four are image_gen's; "strict" is a quality_eval that is never content.
+"""
 
 from __future__ import annotations
 
@@ -30,10 +33,20 @@ def faulty_tools(store: Store) -> list[Any]:
     return [make_tool(image_gen, title="Edit", read_only=False, structured=False)]
 
 
+def strict_tools(store: Store) -> list[Any]:
+    def quality_eval(anomaly_image: str, normal_image: str, item_name: str, anomaly_type: str) -> dict[str, Any]:
+        """Judge the result."""
+        review = "Make the defect more pronounced: it is faint. Make the defect larger."
+        return {"score": 5.0, "location_score": 4.0, "quality_score": 1.0, "review": review, "passed": False}
+
+    return [make_tool(quality_eval, title="Judge", read_only=True, structured=True)]
+
+
 def main() -> None:
     store = store_from(sys.argv[2:], dict(os.environ))
-    kept = [factory for factory in factories() if "image_gen" not in factory.__module__]
-    build_server("faulty", store, [*kept, faulty_tools], "").run("stdio")
+    replaced, tools = ("quality_eval", strict_tools) if FAULT == "strict" else ("image_gen", faulty_tools)
+    kept = [factory for factory in factories() if replaced not in factory.__module__]
+    build_server("faulty", store, [*kept, tools], "").run("stdio")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ REMOVES_OR_MOVES = {Family.MISSING, Family.BEND, Family.MISPLACED, Family.BROKEN
 """Families that may reach beyond the part's outline: parts leave their place or their outline."""
 AT_THE_EDGE = {Family.BROKEN_EDGE}
 LINES = {Family.SCRATCH, Family.CRACK, Family.CUT, Family.THREAD}
+COMPACT = {Family.HOLE, Family.DENT, Family.STAIN, Family.BURN, Family.DISCOLORATION, Family.RUST}
+"""Families that are patches: a thin line is not one of them."""
 SPREADING = {Family.RUST, Family.DISCOLORATION, Family.MISPLACED, Family.MISSING, Family.BEND, Family.FOLD}
 """Families that may rightly cover much of the part."""
 OWN_MATERIAL = {Family.SHORT, Family.OPEN, Family.MISSING, Family.MISPLACED, Family.BROKEN_EDGE}
@@ -131,6 +133,9 @@ def _shape(m: dict[str, float], family: Family | None) -> list[Finding]:
     if family in LINES:
         advice = f"Give the defect an elongated shape: its outline is only {m['elongation']:.1f} times a disc's."
         findings.append(Finding(ramp(m["elongation"], 1.1, 2.0, 0.45), advice))
+    if family in COMPACT:
+        advice = f"Give the defect a compact shape: it is {m['slenderness']:.0f} times as long as wide."
+        findings.append(Finding(ramp(m["slenderness"], 9.0, 4.0, 0.4), advice))
     return findings
 
 

@@ -20,8 +20,9 @@ def measure_place(normal: Image, anomaly: Image, found: MaskResult, scene: Scene
     that do not touch the part. outline_distance: gap between defect and outline, in extents (0 where it touches
     or where there is no outline). over_outline: share outside the part of those pieces that do touch it.
     area_share: defect area / part area. length_share: longest extension / part extent. elongation:
-    perimeter^2 / (4 pi area) of the whole defect, about 1 for a disc, 4 for a 1:12 line. boxiness: 0-1, how
-    much the biggest piece is a filled rectangle. recolour: median colour difference (dE) outside the defect.
+    perimeter^2 / (4 pi area) of the whole defect, about 1 for a disc, 4 for a 1:12 line. slenderness: length over
+    width of its pieces, 1 or more. boxiness: 0-1, how much the biggest piece is a filled rectangle.
+    recolour: median colour difference (dE) outside the defect.
     drift: displacement of the photo in percent of its longer side.
     """
     scale = min(1.0, WORK / max(found.mask.shape))
@@ -32,6 +33,7 @@ def measure_place(normal: Image, anomaly: Image, found: MaskResult, scene: Scene
     extent = float(np.sqrt(part_area))
     out = {"area_share": min(1.0, area / part_area), "boxiness": boxiness(mask)}
     out["elongation"], length = elongation(mask)
+    out["slenderness"] = slenderness(mask)
     out["length_share"] = length / extent
     out["on_part"], out["floating"], out["over_outline"], out["outline_distance"] = 1.0, 0.0, 0.0, 0.0
     if scene.kind == "object":
@@ -41,7 +43,7 @@ def measure_place(normal: Image, anomaly: Image, found: MaskResult, scene: Scene
         touching = np.isin(labels, np.unique(labels[mask & near])) & mask
         out["floating"] = 1 - float(touching.sum()) / area
         out["over_outline"] = float((touching & ~near).sum()) / max(1.0, float(touching.sum()))
-        out["outline_distance"] = outline_gap(mask, part) / extent
+        out["outline_distance"] = outline_gap(mask, without_bores(part)) / extent
     out["recolour"] = recolour(normal, anomaly, found.mask)
     out["drift"] = 100 * float(np.hypot(*found.shift)) / max(found.mask.shape)
     return out
@@ -67,6 +69,25 @@ def elongation(mask: Mask) -> tuple[float, float]:
     points = np.concatenate(contours)
     (_, _), (w, h), _ = cv2.minAreaRect(points)
     return weighted / total, float(max(w, h)) + 1
+
+
+def slenderness(mask: Mask) -> float:
+    """Length over width of the pieces' smallest enclosing rectangles, area-weighted, 1 or more."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    weighted, total = 0.0, 0.0
+    for contour in contours:
+        _, (width, height), _ = cv2.minAreaRect(contour)
+        area = cv2.contourArea(contour) + 0.5 * (cv2.arcLength(contour, True) + 3.14)
+        weighted += area * (max(width, height) + 1) / (min(width, height) + 1)
+        total += area
+    return weighted / total
+
+
+def without_bores(part: Mask) -> Mask:
+    """The part with its inner openings filled, so that only the outer outline is left."""
+    contours, _ = cv2.findContours(part.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros(part.shape, np.uint8), contours, -1, 1, cv2.FILLED)
+    return np.asarray(filled > 0)
 
 
 def solidity(part: Mask) -> float:
