@@ -18,8 +18,8 @@ from evaluation.broken import KINDS, break_photo, find_object
 from evaluation.data import Image, images_in, read_image
 from evaluation.pairs import Choice, real_pairs, seeded
 from evaluation.sheets import fit, tile
+from mcp_servers.knowledge.catalogue import UnknownAnomalyType, profile_for
 from mcp_servers.knowledge.families import DefectProfile
-from mcp_servers.knowledge.library import UnknownAnomalyType, profile_for
 from mcp_servers.quality_eval.local import evaluate
 
 REAL = "real"

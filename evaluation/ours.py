@@ -14,7 +14,7 @@ from agent.policies.refine import step
 from evaluation.data import Image, Pair, pick
 from evaluation.errors import EvaluationError
 from mcp_servers.image_gen.local import RegionError, render
-from mcp_servers.knowledge.library import UnknownAnomalyType, profile_for
+from mcp_servers.knowledge.catalogue import UnknownAnomalyType, profile_for
 from mcp_servers.mask_gen.local import find_mask
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.quality_eval.local import evaluate

@@ -1,4 +1,4 @@
-"""The knowledge base: words to families, the pages, their library and the retrieval over them."""
+"""The knowledge base: words to families, the pages, their catalogue and the retrieval over them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_servers.errors import ToolInputError
-from mcp_servers.knowledge import library
+from mcp_servers.knowledge import catalogue
+from mcp_servers.knowledge.catalogue import UnknownAnomalyType, passages_for, profile_for
 from mcp_servers.knowledge.families import SEVERITIES, SIZES, Family
-from mcp_servers.knowledge.library import UnknownAnomalyType, passages_for, profile_for
 from mcp_servers.knowledge.page_format import Entry, Page, PageError, parse_page
 from mcp_servers.knowledge.words import family_of
 from mcp_servers.knowledge_retrieval.local import retrieve
@@ -61,7 +61,7 @@ VISA = {
 }
 VISA_PAIRS = [(item, name) for item, names in VISA.items() for name in names.split(",")]
 
-SECTIONS = [(page, entry) for page in library.pages() for entry in page.entries]
+SECTIONS = [(page, entry) for page in catalogue.pages() for entry in page.entries]
 
 PLAIN_WORDS = {
     "hairline crack": Family.CRACK,
@@ -154,7 +154,7 @@ def test_every_section_is_of_readable_length_and_its_noun_reads_as_its_family(pa
 
 
 def test_the_page_on_any_surface_covers_every_family() -> None:
-    assert {entry.family for entry in library.general_page("surface").entries} == set(Family)
+    assert {entry.family for entry in catalogue.general_page("surface").entries} == set(Family)
 
 
 @pytest.mark.parametrize(
@@ -268,10 +268,10 @@ def test_a_mistake_in_a_page_is_an_error_that_names_file_and_line(text: str, mes
 def test_importing_loads_nothing_and_loading_is_quick() -> None:
     code = (
         "import time\n"
-        "from mcp_servers.knowledge import library\n"
-        "assert library.pages.cache_info().currsize == 0\n"
+        "from mcp_servers.knowledge import catalogue\n"
+        "assert catalogue.pages.cache_info().currsize == 0\n"
         "start = time.perf_counter()\n"
-        "library.pages()\n"
+        "catalogue.pages()\n"
         "assert time.perf_counter() - start < 0.1\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

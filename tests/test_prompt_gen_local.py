@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 
 from mcp_servers.errors import ToolInputError
 from mcp_servers.image_gen.local.spec import parse_prompt
-from mcp_servers.knowledge import library
+from mcp_servers.knowledge import catalogue
+from mcp_servers.knowledge.catalogue import UnknownAnomalyType, profile_for
 from mcp_servers.knowledge.families import SEVERITIES, SIZES, Family
-from mcp_servers.knowledge.library import UnknownAnomalyType, profile_for
 from mcp_servers.knowledge.words import family_of
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.prompt_gen.wording import INTERACTIONS, SKINS
 
 Image = NDArray[np.uint8]
-PAIRS = [(page.name, entry.name) for page in library.pages() if not page.general for entry in page.entries]
+PAIRS = [(page.name, entry.name) for page in catalogue.pages() if not page.general for entry in page.entries]
 PAIRS += [("gizmo", family.value) for family in Family] + [("wine glass", "hairline crack"), ("steel bracket", "rust")]
 SHOWN_AS = {Family.MISSING: "missing", Family.BROKEN_EDGE: "broken edge", Family.BEND: "bend"}
 
@@ -99,7 +99,7 @@ def test_the_same_photo_gives_the_same_prompt() -> None:
 
 def test_every_family_and_every_material_has_its_wording() -> None:
     assert set(INTERACTIONS) == set(Family)
-    assert set(SKINS) == {page.name for page in library.pages() if page.general}
+    assert set(SKINS) == {page.name for page in catalogue.pages() if page.general}
 
 
 @pytest.mark.parametrize(

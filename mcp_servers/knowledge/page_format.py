@@ -1,7 +1,7 @@
 """The format of a knowledge page, parsed strictly: a mistake in a page is an error that names file and line.
 
 A page is Markdown: `# name`, then `field: value` lines about the item, then one `## type` section per defect
-with its own fields, a blank line and the prose. `library.py` loads all pages and answers questions on them.
+with its own fields, a blank line and the prose. `catalogue.py` loads all pages and answers questions on them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Two tables. `STRONG` holds words that name a defect wherever they stand; `WEAK` 
 ordinary English ("a short scratch", "the screw thread") and count only where no strong word does. A `*` at
 the end of a keyword stands for any ending. `NEUTRAL` lists phrases to step over ("printed circuit board").
 Longer keywords win over shorter ones at the same place; after that the earliest wins.
-`library.py` uses it for types that have no page, the renderer uses it to read a prompt.
+`catalogue.py` uses it for types that have no page, the renderer uses it to read a prompt.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from functools import cache
 from pydantic import BaseModel, Field
 
 from mcp_servers.errors import ToolInputError
-from mcp_servers.knowledge import library
-from mcp_servers.knowledge.library import UnknownAnomalyType
+from mcp_servers.knowledge import catalogue
+from mcp_servers.knowledge.catalogue import UnknownAnomalyType
 
 MAX_PASSAGES = 20
 """Largest number of passages that one answer may hold."""
@@ -49,19 +49,19 @@ def retrieve(item_name: str, anomaly_type: str, limit: int = 4) -> Retrieval:
     """
     if not 1 <= limit <= MAX_PASSAGES:
         raise ToolInputError(f"limit must be 1 to {MAX_PASSAGES}, not {limit}")
-    library.check_name("item_name", item_name)
-    library.check_name("anomaly_type", anomaly_type)
-    certain: list[library.Passage] = []
+    catalogue.check_name("item_name", item_name)
+    catalogue.check_name("anomaly_type", anomaly_type)
+    certain: list[catalogue.Passage] = []
     words = f"{item_name} {anomaly_type}"
     try:
-        profile = library.profile_for(item_name, anomaly_type)
+        profile = catalogue.profile_for(item_name, anomaly_type)
     except UnknownAnomalyType as error:
         known, note = False, str(error)
     else:
         known = profile.known
-        certain = library.passages_for(item_name, anomaly_type, limit=1 if known else 2)
+        certain = catalogue.passages_for(item_name, anomaly_type, limit=1 if known else 2)
         note = f"from {profile.source}" if known else _derived_note(item_name, anomaly_type, profile.source)
-        words = f"{words} {profile.family.replace('_', ' ')} {library.material_of(item_name)}"
+        words = f"{words} {profile.family.replace('_', ' ')} {catalogue.material_of(item_name)}"
     found = [_scored(passage, 1.0) if known else _scored(passage, 0.9) for passage in certain]
     sources = {passage.source for passage in certain}
     found += [hit for hit in _search(words, limit + len(found)) if hit.source not in sources]
@@ -71,14 +71,14 @@ def retrieve(item_name: str, anomaly_type: str, limit: int = 4) -> Retrieval:
 
 
 def _derived_note(item_name: str, anomaly_type: str, source: str) -> str:
-    page = library.find_page(item_name)
+    page = catalogue.find_page(item_name)
     if page is None:
         return f"no page on the item {item_name!r}; derived from {source}"
     types = ", ".join(entry.name for entry in page.entries)
     return f"{anomaly_type!r} is not described for {page.name} (known: {types}); derived from {source}"
 
 
-def _scored(passage: library.Passage, score: float) -> KnowledgePassage:
+def _scored(passage: catalogue.Passage, score: float) -> KnowledgePassage:
     return KnowledgePassage(source=passage.source, title=passage.title, text=passage.text, score=score)
 
 
@@ -106,9 +106,9 @@ def _index() -> sqlite3.Connection:
     connection.execute(
         "CREATE VIRTUAL TABLE sections USING fts5(source UNINDEXED, item, title, text, tokenize='porter unicode61')"
     )
-    for page in library.pages():
+    for page in catalogue.pages():
         names = " ".join((page.name.replace("_", " "), *page.aliases))
-        passages = [library.photo_passage(page), *(library.entry_passage(page, entry) for entry in page.entries)]
+        passages = [catalogue.photo_passage(page), *(catalogue.entry_passage(page, entry) for entry in page.entries)]
         rows = [(p.source, names, p.title.replace("_", " "), p.text) for p in passages]
         connection.executemany("INSERT INTO sections VALUES (?, ?, ?, ?)", rows)
     return connection

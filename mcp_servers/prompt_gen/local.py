@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from mcp_servers.errors import ToolInputError
+from mcp_servers.knowledge.catalogue import material_of, profile_for
 from mcp_servers.knowledge.families import DefectProfile, Family
-from mcp_servers.knowledge.library import material_of, profile_for
 from mcp_servers.prompt_gen.wording import CLOSING, INTERACTIONS, NAMES, RELIEF, SKINS
 from mcp_servers.vision.scene import Scene, analyse, grey
 

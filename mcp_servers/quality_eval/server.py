@@ -7,7 +7,7 @@ from typing import Annotated
 from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
-from mcp_servers.knowledge.library import profile_for
+from mcp_servers.knowledge.catalogue import profile_for
 from mcp_servers.quality_eval.local import evaluate
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store, same_scale_views

@@ -1,4 +1,4 @@
-"""The knowledge base as a library: what a defect type is on an item, and the passages that describe it.
+"""The knowledge base as a catalogue: what a defect type is on an item, and the passages that describe it.
 
 Pages (`pages/*.md`, see `page_format.py`) are loaded once, on the first question. An item or type without a
 page is answered from the general pages on its material, and marked `known=False`; a type whose words name no
