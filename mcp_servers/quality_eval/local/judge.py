@@ -133,9 +133,12 @@ def _shape(m: dict[str, float], family: Family | None) -> list[Finding]:
     if family in LINES:
         advice = f"Give the defect an elongated shape: its outline is only {m['elongation']:.1f} times a disc's."
         findings.append(Finding(ramp(m["elongation"], 1.1, 2.0, 0.45), advice))
+        wide = 0.3 if family is Family.CRACK else 0.0  # a part may break into two along a wide crack
+        advice = f"Give the defect an elongated shape: its width is {pct(m['thickness'])} of its length."
+        findings.append(Finding(ramp(m["thickness"], 0.55 + wide, 0.3 + wide, 0.45), advice))
     if family in COMPACT:
-        advice = f"Give the defect a compact shape: it is {m['slenderness']:.0f} times as long as wide."
-        findings.append(Finding(ramp(m["slenderness"], 9.0, 4.0, 0.4), advice))
+        advice = f"Give the defect a compact shape: its width is only {pct(m['thickness'])} of its length."
+        findings.append(Finding(ramp(m["thickness"], 0.08, 0.2, 0.35), advice))
     return findings
 
 
