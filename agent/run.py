@@ -107,8 +107,8 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
     folder, task = _prepare(options)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does: recorded
     episode = Episode(task)
-    result = anyio.run(_episode, options, episode, folder, console.print)
     try:
+        result = anyio.run(_episode, options, episode, folder, console.print)
         write_run(folder, episode, result)
         if (folder / "session" / LOG_NAME).exists():
             write_report(folder)

@@ -65,10 +65,18 @@ def find_categories(data: Path, wanted: Sequence[str]) -> list[Path]:
     present = sorted(path for path in data.iterdir() if (path / "train" / "good").is_dir())
     if not present:
         raise EvaluationError(f"{data} holds no CATEGORY/train/good: name a folder in MVTec layout")
+    return choose(present, wanted, f"{data} holds no category")
+
+
+def choose(present: Sequence[Path], wanted: Sequence[str], missing: str) -> list[Path]:
+    """The wanted ones of the category folders, all where none is named.
+
+    Raises EvaluationError, which begins with ``missing``, for a name that is not there.
+    """
     names = [path.name for path in present]
     for name in wanted:
         if name not in names:
-            raise EvaluationError(f"{data} holds no category {name!r}: choose from {', '.join(names)}")
+            raise EvaluationError(f"{missing} {name!r}: choose from {', '.join(names)}")
     return [path for path in present if not wanted or path.name in wanted]
 
 

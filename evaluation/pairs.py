@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from evaluation.data import Image, Mask, Pair, images_in, read_image, read_pairs
+from evaluation.data import Image, Mask, Pair, choose, images_in, read_image, read_pairs
 from evaluation.errors import EvaluationError
 
 RADIUS = 5
@@ -87,11 +87,7 @@ def find_masked(data: Path, wanted: list[str]) -> list[Path]:
     present = sorted(path.parent for path in data.glob("*/ground_truth") if path.is_dir())
     if not present:
         raise EvaluationError(f"{data} holds no masks: put them in CATEGORY/ground_truth/KIND/NAME_mask.png")
-    names = [path.name for path in present]
-    for name in wanted:
-        if name not in names:
-            raise EvaluationError(f"{data} holds no masks of {name!r}: choose from {', '.join(names)}")
-    return [path for path in present if not wanted or path.name in wanted]
+    return choose(present, wanted, f"{data} holds no masks of")
 
 
 def real_pairs(folder: Path, choice: Choice) -> Iterator[RealPair]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from agent.session import read_session
+from agent.run import main
+from agent.session import SessionWriter, read_session
 
 from .conftest import make_photo
 
@@ -269,6 +271,25 @@ def test_an_interrupted_run_is_recorded_and_what_was_made_is_kept(home: Path, ph
     assert json.loads((tmp_path / "o" / "result.json").read_text())["stop_reason"] == "cancelled"
     assert read_session(tmp_path / "o").complete
     assert (tmp_path / "o" / "original.png").exists()
+
+
+def test_a_disk_that_fills_up_ends_in_one_line_with_the_session_kept(
+    home: Path, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    append = SessionWriter.append
+
+    def full(self: SessionWriter, event_type: str, **fields: Any) -> None:
+        if event_type == "tool_result":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(self, event_type, **fields)
+
+    monkeypatch.setattr(SessionWriter, "append", full)
+    before = signal.getsignal(signal.SIGTERM)
+    code = main([str(photo_file), "--item", "plate", "--anomaly", "scratch", "--out", str(tmp_path / "o")])
+    signal.signal(signal.SIGTERM, before)
+    assert code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error:")
+    assert not read_session(tmp_path / "o").complete
 
 
 def test_a_photo_is_never_written_over_by_its_own_run(home: Path, tmp_path: Path) -> None:
