@@ -103,6 +103,12 @@ def test_a_softer_photo_reports_a_wider_blur() -> None:
     assert soft == pytest.approx(2.5, rel=0.4)
 
 
+def test_a_pixel_sharp_texture_without_edges_is_not_called_soft() -> None:
+    fine, soft = (120 + 12 * noise(3, sigma) for sigma in (0.0, 2.0))
+    sharp, blurred = (analyse(np.repeat(t[..., None], 3, axis=2).astype(np.uint8)).blur for t in (fine, soft))
+    assert sharp < 0.6 < 1.0 < blurred
+
+
 @pytest.mark.parametrize("angle", [0, 35, 90, 140])
 def test_grain_runs_along_the_lines(angle: int) -> None:
     ys, xs = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
