@@ -43,6 +43,10 @@ PLACES: dict[str, str] = {
     "right": r"\b(?:right|right-hand)\b",
     "conductor": r"\b(?:pads?|traces?|conductors?|copper planes?)\b",
     "whole": r"\b(?:whole|entire|full) (?:width|length|height|part)\b|\bright (?:through|across)\b|\bedge to edge\b",
+    "everywhere": (
+        r"\b(?:whole|entire|full|complete)\b (?:[\w-]+ ){0,2}(?:surface|face|plate|body|shell|skin|part|piece)\b|"
+        r"\ball over\b|\beverywhere\b"
+    ),
     "end": r"\b(?:tips?|ends?|head)\b",
     "interior": r"\b(?:interior|inside|inner)\b(?! (?:edge|rim|border))",
     "surface": r"\b(?:surface|face|body|wall)\b",
@@ -99,6 +103,10 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pale": (225, 220, 205),
 }
 """sRGB 0-255 of plain colour words, as pigments look on a part (not as pure primaries)."""
+
+ANY_COLOUR = r"\b(?:any|some|varying|various) colou?rs?\b"
+INKS = ("red", "crimson", "orange", "yellow", "green", "teal", "blue", "navy", "purple", "magenta", "black", "white")
+"""What "any colour" leaves open."""
 
 SPELLINGS: dict[str, str] = {
     "gray": "grey", "greyish": "grey", "grayish": "grey", "whitish": "white", "white-ish": "white",

@@ -74,6 +74,13 @@ def chord(part: Mask, x: float, y: float, angle: float) -> tuple[float, float, f
     return x + middle * dx, y + middle * dy, 1.08 * (ends[1] - ends[0]) + 2
 
 
+def around(part: Mask, reach: float) -> tuple[float, float, float]:
+    """Middle of the part and the length of a patch that covers it all; as ragged as it is."""
+    ys, xs = np.nonzero(part)
+    x, y = float(xs.min() + xs.max()) / 2, float(ys.min() + ys.max()) / 2
+    return x, y, 2.7 * reach * float(np.hypot(xs - x, ys - y).max())
+
+
 def corners(part: Mask, deep: Field, sigma: float) -> Field:
     """High where little of the neighbourhood (``sigma`` px) is part: convex corners of the outline."""
     share = cv2.GaussianBlur(part.astype(np.float32), (0, 0), max(2.0, sigma), borderType=cv2.BORDER_CONSTANT)

@@ -102,7 +102,8 @@ class Placer:
         length = min(length, (1.1 if habit == "line" else 0.9) * box_side)
         if spec.family is Family.MISSING and self._bites(spec):
             habit = "outline"
-        on_outline = habit == "outline" or "edge" in spec.place or "corner" in spec.place
+        everywhere = habit == "inside" and "everywhere" in spec.place
+        on_outline = habit == "outline" or (bool(spec.place & {"edge", "corner"}) and not everywhere)
         if on_outline and self.scene.kind == "texture" and habit != "outline":
             notes.append("no rim found on a texture: placed on the surface")
             on_outline = False
@@ -130,6 +131,8 @@ class Placer:
                 x, y = x + 0.3 * length * inward[0], y + 0.3 * length * inward[1]
         elif habit == "line" and "whole" in spec.place:
             x, y, length = maps.chord(self.part, x, y, angle)
+        elif everywhere:
+            x, y, length = maps.around(self.allowed, max(share, 1.0))
         s = 1 / self.scale
         return Site((x + 0.5) * s - 0.5, (y + 0.5) * s - 0.5, length * s, angle, inward), notes
 

@@ -8,7 +8,9 @@ scratch near the rim") is read as well. Words are looked up in ``lexicon.py``.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from mcp_servers.errors import ToolInputError
 from mcp_servers.image_gen.local import lexicon
@@ -21,25 +23,25 @@ STRENGTHS: tuple[float, ...] = (0.16, 0.34, 0.54, 0.78, 1.0)
 SIZE_RANGES: dict[Family, tuple[float, float]] = {
     Family.SCRATCH: (0.09, 0.75),
     Family.CRACK: (0.10, 0.80),
-    Family.CUT: (0.09, 0.75),
-    Family.HOLE: (0.036, 0.32),
-    Family.DENT: (0.07, 0.50),
-    Family.FOLD: (0.12, 0.85),
-    Family.FRAY: (0.07, 0.50),
-    Family.STAIN: (0.06, 0.60),
-    Family.CONTAMINATION: (0.050, 0.38),
-    Family.DISCOLORATION: (0.08, 0.75),
-    Family.RUST: (0.06, 0.70),
-    Family.BURN: (0.06, 0.50),
-    Family.GLUE: (0.06, 0.45),
+    Family.CUT: (0.11, 0.90),
+    Family.HOLE: (0.036, 0.42),
+    Family.DENT: (0.075, 0.60),
+    Family.FOLD: (0.14, 1.00),
+    Family.FRAY: (0.08, 0.75),
+    Family.STAIN: (0.06, 0.75),
+    Family.CONTAMINATION: (0.050, 0.45),
+    Family.DISCOLORATION: (0.09, 1.00),
+    Family.RUST: (0.06, 1.00),
+    Family.BURN: (0.06, 0.60),
+    Family.GLUE: (0.06, 0.55),
     Family.PRINT: (0.13, 0.50),
     Family.THREAD: (0.12, 0.70),
-    Family.MISSING: (0.08, 0.50),
-    Family.BROKEN_EDGE: (0.06, 0.50),
+    Family.MISSING: (0.08, 0.55),
+    Family.BROKEN_EDGE: (0.06, 0.62),
     Family.BEND: (0.10, 0.60),
     Family.MISPLACED: (0.10, 0.50),
-    Family.SHORT: (0.04, 0.25),
-    Family.OPEN: (0.03, 0.20),
+    Family.SHORT: (0.085, 0.42),
+    Family.OPEN: (0.055, 0.30),
 }
 """Length of a tiny and of a very large defect, as a share of the part's extent (square root of its area)."""
 
@@ -64,9 +66,9 @@ class DefectSpec:
     ``size`` and ``severity`` are ladder words; ``relative_size`` is the defect's length as a share of the
     part's extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper",
     "lower", "left", "right", "surface", "interior", "near_edge",
-    "conductor", "end", "whole"). ``colour`` is sRGB 0-255 or None where the
-    prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``rigid`` says that the prompt names a
-    hard material. ``count`` is at least 1;
+    "conductor", "end", "whole", "everywhere"). ``colours`` holds what the prompt offers ("red or blue"), of which
+    ``in_one_colour`` picks; ``colour`` is sRGB 0-255 of the first, or None where the prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``rigid`` says that the prompt names a
+    hard material, ``pliant`` one that drapes or tears. ``count`` is at least 1;
     ``clustered`` says that several defects sit close together.
     """
 
@@ -77,12 +79,26 @@ class DefectSpec:
     strength: float
     place: frozenset[str]
     orientation: Orientation | None
-    colour: tuple[int, int, int] | None
-    colour_name: str
+    colours: tuple[tuple[str, tuple[int, int, int]], ...]
     count: int
     clustered: bool
     shapes: frozenset[str]
     rigid: bool
+    pliant: bool
+
+    @property
+    def colour(self) -> tuple[int, int, int] | None:
+        """sRGB 0-255 of the defect."""
+        return self.colours[0][1] if self.colours else None
+
+    @property
+    def colour_name(self) -> str:
+        """The colour's words in the prompt, "" for none."""
+        return self.colours[0][0] if self.colours else ""
+
+    def in_one_colour(self, rng: np.random.Generator) -> DefectSpec:
+        """The same defect in one of the colours that the prompt leaves open, each as likely."""
+        return replace(self, colours=(self.colours[int(rng.integers(len(self.colours)))],)) if self.colours else self
 
     def summary(self) -> dict[str, str | int]:
         """What was understood, in a few plain words per aspect (for a tool's answer)."""
@@ -103,25 +119,28 @@ class DefectSpec:
         return words
 
 
-def parse_prompt(prompt: str) -> DefectSpec:
+def parse_prompt(
+    prompt: str, *, count: int = 0, size: str = "", severity: str = "", otherwise: Family | None = None
+) -> DefectSpec:
     """Read an editing prompt.
 
-    Raises PromptNotUnderstood where no defect family is named.
+    count, size, severity: used instead of what the prompt says, where given. otherwise: the family where none is
+    named. Raises PromptNotUnderstood where no defect family is named.
     """
     text = _open_part(prompt)
     place_phrase, defect_phrase = _split(text)
-    family = family_of(defect_phrase) or family_of(text)
+    family = family_of(defect_phrase) or family_of(text) or otherwise
     if family is None:
         words = ", ".join(f.value.replace("_", " ") for f in Family)
         raise PromptNotUnderstood(f"no defect named in the prompt; say one of: {words}")
-    size, severity = _ladders(text)
+    said_size, said_severity = _ladders(text)
+    size, severity = size or said_size, severity or said_severity
     low, high = SIZE_RANGES[family]
     shapes = frozenset(word for word, stems in lexicon.SHAPES.items() if re.search(stems, defect_phrase))
     if "pitted" in shapes and family is Family.HOLE:
         low, high = 2 * low, 1.8 * high  # a whole patch of pits
     share = SIZES.index(size) / (len(SIZES) - 1)
-    count, clustered = (1, False) if "pitted" in shapes else _count(defect_phrase)
-    colour_name, colour = _colour(_without_place(defect_phrase), lexicon.MATERIAL_WORDS.get(family, ()))
+    said_count, clustered = (1, False) if "pitted" in shapes else _count(defect_phrase)
     return DefectSpec(
         family=family,
         size=size,
@@ -130,12 +149,12 @@ def parse_prompt(prompt: str) -> DefectSpec:
         strength=STRENGTHS[SEVERITIES.index(severity)],
         place=_place(place_phrase, defect_phrase),
         orientation=_orientation(defect_phrase),
-        colour=colour,
-        colour_name=colour_name,
-        count=count,
+        colours=_colours(_without_place(defect_phrase), lexicon.MATERIAL_WORDS.get(family, ())),
+        count=count or said_count,
         clustered=clustered,
         shapes=shapes,
         rigid=bool(re.search(lexicon.RIGID, text)) and not re.search(lexicon.PLIANT, text),
+        pliant=bool(re.search(lexicon.PLIANT, text)),
     )
 
 
@@ -202,13 +221,25 @@ def _orientation(text: str) -> Orientation | None:
     return None
 
 
-def _colour(text: str, not_meant: tuple[str, ...]) -> tuple[str, tuple[int, int, int] | None]:
-    """Name and sRGB of the first colour that is named, "dark" and "light" applied to it."""
-    found = (m for m in re.finditer(lexicon.COLOUR_PATTERN, text) if m[0] not in not_meant)
-    named = next(found, None)
-    if named is None:
-        return "", None
-    modifier, tint, name = named["modifier"] or "", named["tint"] or "", named["name"]
+def _colours(text: str, not_meant: tuple[str, ...]) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+    """Names and sRGB of the first colour that is named and of those that follow it after a comma or "or"."""
+    if re.search(lexicon.ANY_COLOUR, text):
+        return tuple((name, lexicon.COLOURS[name]) for name in lexicon.INKS)
+    offered: list[tuple[str, tuple[int, int, int]]] = []
+    end = 0
+    for found in re.finditer(lexicon.COLOUR_PATTERN, text):
+        if found[0] in not_meant:
+            continue
+        if offered and not re.fullmatch(r",? or |, ", text[end : found.start()]):
+            break
+        offered.append(_shade(found["modifier"] or "", found["tint"] or "", found["name"]))
+        end = found.end()
+    alternatives = " or " in text[:end].split(offered[0][0], 1)[-1] if offered else False
+    return tuple(offered) if alternatives else tuple(offered[:1])
+
+
+def _shade(modifier: str, tint: str, name: str) -> tuple[str, tuple[int, int, int]]:
+    """A colour's words and its sRGB, "dark" and "light" and a tint applied."""
     rgb = [float(c) for c in lexicon.COLOURS[lexicon.SPELLINGS.get(name, name)]]
     if tint:
         rgb = [0.65 * c + 0.35 * t for c, t in zip(rgb, lexicon.COLOURS[lexicon.TINTS[tint]], strict=True)]
