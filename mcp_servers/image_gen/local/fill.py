@@ -42,6 +42,8 @@ def fill(base: Colour, hole: Mask, source: Mask, rng: np.random.Generator, detai
     weight = np.maximum(cv2.GaussianBlur(source.astype(np.float32), (0, 0), sigma), 1e-4)
     local = cv2.GaussianBlur(base * source[..., None], (0, 0), sigma) / weight[..., None]
     texture = (base - local) * source[..., None]
+    usual = 5 * float(np.median(np.abs(texture[source]))) + 1e-4
+    texture = np.clip(texture, -usual, usual)  # grain, not the odd things that lie about
     height, width = hole.shape
     missing = hole.copy()
     grown = np.zeros_like(base)

@@ -67,8 +67,9 @@ def glint(height: Field, light: tuple[float, float, float], gloss: float = 20.0)
 
 
 def apply_gain(base: Colour, gain: Field) -> Colour:
-    """The surface under a factor on its light; black surfaces still show a little of it."""
-    return np.asarray(np.maximum(base + (gain - 1)[..., None] * (base + DARK), 0), np.float32)
+    """The surface under a factor on its light; black surfaces still show a little of it, and no hue is lost."""
+    after = base + (gain - 1)[..., None] * (base + DARK)
+    return np.asarray(np.maximum(after, 0.5 * base * np.minimum(gain, 1)[..., None]), np.float32)
 
 
 def cavity(base: Colour, gain: Field) -> Colour:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.families import colour, deposits, lines, parts, relief, thread, traces
+from mcp_servers.image_gen.local.families import breaks, colour, deposits, holes, lines, parts, relief, thread, traces
 from mcp_servers.image_gen.local.place import Habit
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
@@ -41,9 +41,9 @@ class Recipe:
 
 FAMILIES: dict[Family, Recipe] = {
     Family.SCRATCH: Recipe(lines.scratch, "line"),
-    Family.CRACK: Recipe(lines.crack, "line"),
+    Family.CRACK: Recipe(lines.crack, "line", stays_on_part=False),
     Family.CUT: Recipe(lines.cut, "line"),
-    Family.HOLE: Recipe(relief.hole),
+    Family.HOLE: Recipe(holes.hole),
     Family.DENT: Recipe(relief.dent),
     Family.FOLD: Recipe(relief.fold, "line"),
     Family.FRAY: Recipe(relief.fray),
@@ -56,7 +56,7 @@ FAMILIES: dict[Family, Recipe] = {
     Family.PRINT: Recipe(deposits.misprint),
     Family.THREAD: Recipe(thread.thread),
     Family.MISSING: Recipe(parts.missing, stays_on_part=False),
-    Family.BROKEN_EDGE: Recipe(parts.broken_edge, "outline", stays_on_part=False),
+    Family.BROKEN_EDGE: Recipe(breaks.broken_edge, "outline", stays_on_part=False),
     Family.BEND: Recipe(parts.bend, "outline", stays_on_part=False),
     Family.MISPLACED: Recipe(parts.misplaced),
     Family.SHORT: Recipe(traces.short),

@@ -143,3 +143,23 @@ def cast_shadow(canvas: Canvas, body: Field, height: float) -> Field:
         moved = cv2.warpAffine(body, matrix, (body.shape[1], body.shape[0]), flags=cv2.INTER_LINEAR)
         total += weight * cv2.GaussianBlur(moved, (0, 0), max(0.25 * height * (0.5 + share), 0.7))
     return np.asarray(np.clip(total, 0, 1), np.float32)
+
+
+def grained(canvas: Canvas, rng: np.random.Generator, size: float, along: float, free: float) -> Field:
+    """Noise of ``size`` px, stretched by ``along`` in the direction of the grain, by ``free`` where there is none."""
+    grained = canvas.grain.coherence > 0.3
+    angle = -np.radians(canvas.grain.angle_deg) if grained else canvas.angle
+    side = int(np.hypot(*canvas.shape)) + 4
+    noise = fractal(rng, (side, side), size, 3, 0.6, (along if grained else free, 1.0))
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), -float(np.degrees(angle)), 1.0)
+    turned = cv2.warpAffine(noise, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(turned[: canvas.shape[0], : canvas.shape[1]], np.float32)
+
+
+def towards_light(canvas: Canvas, field: Field) -> Field:
+    """How far a wall that faces the rising side of ``field`` is turned to the lamp (H, W), -1 to 1."""
+    smooth = cv2.GaussianBlur(field, (0, 0), max(0.02 * canvas.length, 1.2))
+    dx, dy = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+    norm = np.maximum(np.hypot(dx, dy), 1e-4)
+    flat = max(float(np.hypot(canvas.light[0], canvas.light[1])), 1e-3)
+    return np.asarray((dx * canvas.light[0] + dy * canvas.light[1]) / norm / flat, np.float32)

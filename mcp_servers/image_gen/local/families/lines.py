@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
+from mcp_servers.image_gen.local.families import breaks
 from mcp_servers.image_gen.local.shading import Colour, cavity, glint, luma, ramp, relief_gain, to_linear
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
@@ -51,6 +52,8 @@ def scratch(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A brittle fracture: kinked and forking, darkest in its core, tapering, one edge slightly lifted."""
+    if {"whole", "wide"} <= spec.place | spec.shapes and breaks.shows_ground(canvas):
+        return breaks.gap(canvas, spec, streams)
     rng = streams("shape")
     width = 1.3 * _width(canvas, spec, 0.011)
     kinks = 0.12 if "straight" in spec.shapes else 0.5 if "jagged" in spec.shapes else 0.32
@@ -97,6 +100,7 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         pigment = to_linear(np.array([[spec.colour]], np.float32))
         caught = np.clip(0.9 * depth * (0.8 + 0.3 * grit) * core, 0, 0.95)[..., None]
         rgb = canvas.base + caught * (pigment - canvas.base)
+        core = np.asarray(core * _on_part(canvas), np.float32)
         return Layer(np.asarray(rgb, np.float32), core, keep=np.asarray(1 - 0.5 * core, np.float32))
     rgb = cavity(canvas.base, np.asarray(gain, np.float32)) + _pale_edge(canvas, core, halo, depth)
     support = np.maximum(core, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.08, 0.6)) * _on_part(canvas)
@@ -106,13 +110,15 @@ def crack(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """A blade's slit: sharp-ended, gaping a little in the middle, dark inside, lips raised and one of them lit."""
     rng = streams("shape")
-    width = _width(canvas, spec, 0.016)
-    bend = _bend(spec, rng, 0.3, 1.0)
+    width = _width(canvas, spec, 0.014) * float(np.exp(rng.uniform(-0.35, 0.45)))
+    bend = _bend(spec, rng, 0.25, 1.0)
     points = strokes.path(rng, (0, 0), canvas.angle, canvas.length, bend=bend, wander=0.05, count=SAMPLES)
+    if "straight" not in spec.shapes and rng.random() < 0.3:  # the blade was turned half-way
+        points = _jogged(points, int(rng.integers(16, SAMPLES - 16)), float(rng.normal(0, 0.5)))
     points = strokes.splintered(rng, strokes.centred(points, canvas.centre), 0.05)
     t = np.linspace(0, 1, len(points))
     widest = float(rng.uniform(0.3, 0.7))
-    lens = np.where(t < widest, t / widest, (1 - t) / (1 - widest)) ** 0.45
+    lens = np.where(t < widest, t / widest, (1 - t) / (1 - widest)) ** 0.32
     gape = lens * np.clip(1 + 0.25 * strokes.smooth(rng, len(points), 40, 4), 0.45, 1.6)
     line = strokes.ribbon(points, canvas.shape, 6 * width + 2)
     local = strokes.sample(np.asarray(gape, np.float32), line.along)
@@ -120,23 +126,36 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     aa = 0.3 * canvas.scale
     fade = np.clip(local * 3, 0, 1)
     ragged = 0.10 * width * fractal(streams("texture"), canvas.shape, max(2 * width, 3.0), 4)
-    clean = np.clip(0.85 + 0.2 * strokes.smooth(rng, len(points), 24, 4), 0.4, 1.1)  # here and there fibres bridge it
+    torn = float(rng.uniform(0.1, 0.45))  # how often fibres bridge it, or the blade left the surface
+    clean = np.clip(0.9 + torn * strokes.smooth(rng, len(points), 18, 4), 0.15, 1.1)
     fade = fade * strokes.sample(np.asarray(clean, np.float32), line.along)
     slit = ramp(line.near + ragged, half + aa, np.maximum(half - aa, 0)) * fade
     lean = 1.0 if rng.random() < 0.5 else -1.0
     share = np.where(line.offset * lean > 0, 1.0, 0.45)
     from_lip = np.maximum(line.near - half, 0)
+    curl = np.clip(0.6 + 0.6 * strokes.smooth(rng, 96, 5, 3), 0.05, 1.8)
     lip = share * np.exp(-((from_lip / (1.1 * width)) ** 1.2)) * fade * (line.near < 1e5)
+    lip = np.asarray(lip * strokes.sample(curl.astype(np.float32), line.along), np.float32)
     depth = canvas.depth(spec.strength)
     relief = np.asarray(0.7 * width * lip * (1 - slit), np.float32)
     gain = relief_gain(relief, canvas.light, 1.2 * depth) ** (1 - slit)
     facing = line.offset / np.maximum(half, 1e-3) * _across_light(canvas)
-    gain = gain * np.exp(-depth * slit * (2.7 + 0.5 * np.clip(facing, -1, 1)))
+    gain = gain * np.exp(-(0.25 * spec.strength + depth) * slit * (2.7 + 0.5 * np.clip(facing, -1, 1)))
     rgb = canvas.shaded(np.asarray(gain, np.float32))
     shine = glint(relief, canvas.light, 12.0) * (1 - slit) * min(1.0, depth)
-    rgb = np.asarray(rgb + (0.04 + 0.45 * canvas.tone) * 0.5 * shine[..., None], np.float32)
-    support = np.maximum(slit, ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.06, 0.4))
+    fibres = 0.35 * spec.strength * lip * (share > 0.5) * (1 - slit)  # paler where the finish is cut
+    rgb = np.asarray(rgb + (0.04 + 0.45 * canvas.tone) * (0.8 * shine + fibres)[..., None], np.float32)
+    support = np.maximum(
+        np.maximum(slit, ramp(fibres, 0.03, 0.2)), ramp(np.abs(np.log(gain)) / max(depth, 0.02), 0.06, 0.4)
+    )
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.7 * slit, np.float32))
+
+
+def _jogged(points: strokes.Points, at: int, turn: float) -> strokes.Points:
+    """The path turned by ``turn`` radians from point number ``at`` on."""
+    c, s = np.cos(turn), np.sin(turn)
+    rest = (points[at:] - points[at]) @ np.array([[c, s], [-s, c]], np.float32)
+    return np.asarray(np.concatenate([points[:at], rest + points[at]]), np.float32)
 
 
 def _on_part(canvas: Canvas) -> Field:

@@ -1,4 +1,4 @@
-"""Damage in depth: hole, dent, fold, fray."""
+"""Damage in depth without an opening: dent, fold, fray. Holes: see holes.py."""
 
 from __future__ import annotations
 
@@ -7,89 +7,12 @@ import numpy as np
 
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
-from mcp_servers.image_gen.local.fill import fill
-from mcp_servers.image_gen.local.maps import two_tone
+from mcp_servers.image_gen.local.families import _surface as surface
 from mcp_servers.image_gen.local.shading import Colour, apply_gain, glint, luma, ramp, relief_gain, slopes
 from mcp_servers.image_gen.local.shapes import blob
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field, Mask
-
-
-def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
-    """A pit: ragged mouth with a raised lip, wall in shadow on the lamp's side, lit wall opposite, dark floor."""
-    if "pitted" in spec.shapes:
-        return _pitting(canvas, spec, streams)
-    rng = streams("shape")
-    radius = max(0.45 * canvas.length, 1.1 * canvas.hair)
-    round_ = "round" in spec.shapes
-    aspect = 1.0 if round_ else float(rng.uniform(1.0, 1.7))
-    field = blob(canvas, rng, radius, aspect=aspect, lobes=0.05 if round_ else 0.22, rough=0.05 if round_ else 0.13)
-    if "conductor" in spec.place:
-        tones = two_tone(np.sqrt(luma(canvas.base)) * 255)
-        column, row = (round(min(max(c, 0), n - 1)) for c, n in zip(canvas.centre, canvas.shape[::-1], strict=True))
-        board = tones != tones[row, column]
-        if 0 < np.count_nonzero(board) < board.size:
-            return _punched(canvas, field, board, spec.strength, streams)
-    wall = max(0.35 * radius, canvas.hair)
-    grit = fractal(streams("texture"), canvas.shape, max(0.5 * radius, 3.0), 5, 0.65)
-    inside = ramp(field, -0.25 * wall, 0.35 * wall)
-    bowl = ramp(field, 0.0, 1.4 * wall)
-    lip = np.exp(-(((field + 0.25 * wall) / (0.45 * wall)) ** 2))
-    height = -0.9 * radius * bowl * (1 + 0.08 * grit) + 0.22 * wall * lip + 0.05 * radius * grit * inside
-    strength = canvas.depth(spec.strength)
-    soft = cv2.GaussianBlur(np.asarray(height, np.float32), (0, 0), max(0.5 * canvas.scale, 0.6))
-    gain = relief_gain(soft, canvas.light, 0.8 * strength)
-    lx, ly = canvas.light[0], canvas.light[1]
-    x, y = canvas.grid()
-    towards = (x * lx + y * ly) / (radius * max(float(np.hypot(lx, ly)), 1e-3))
-    dark = inside * (1.1 + 0.45 * np.clip(towards, -1, 1)) + 0.6 * bowl
-    gain = np.asarray(gain * np.exp(-strength * 1.35 * dark * (1 + 0.12 * grit)), np.float32)
-    support = np.maximum(inside, ramp(np.abs(np.log(gain)) / max(strength, 0.02), 0.04, 0.25))
-    support = support * ramp(field, -1.6 * wall, -0.8 * wall)
-    burr = glint(soft, canvas.light, 14.0) * lip * np.clip(0.5 + grit, 0, 1.5) * min(1.0, strength)
-    rgb = canvas.shaded(gain) + (0.03 + 0.5 * canvas.tone) * 0.7 * burr[..., None]
-    return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.5 * inside, np.float32))
-
-
-def _punched(canvas: Canvas, field: Field, board: Mask, strength: float, streams: Streams) -> Layer:
-    """A hole through a thin conductor: the board shows in it."""
-    inside = ramp(field, -0.4 * canvas.hair, 0.4 * canvas.hair)
-    reach = 2 * max(1, round(canvas.blur + 0.5 * canvas.scale)) + 1
-    pure = cv2.erode(board.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0
-    bare = fill(canvas.base, ~pure, pure if pure.any() else board, streams("fill"))
-    cover = (inside * (0.55 + 0.45 * strength))[..., None]
-    rgb = canvas.base + cover * (bare - canvas.base)
-    return Layer(np.asarray(rgb, np.float32), inside, keep=np.asarray(1 - inside, np.float32))
-
-
-def _pitting(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
-    """A patch eaten by wear or corrosion: many shallow pits run together, dense in its middle, along the grain."""
-    rng = streams("shape")
-    radius = 0.45 * canvas.length
-    field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.0, 1.6)), lobes=0.25, rough=0.15)
-    size = max(0.16 * radius, 2.2 * canvas.hair)
-    noise = _grained(canvas, streams("texture"), size, 2.2, 1.3)
-    level = noise + 1.5 * np.clip(field / radius, -2, 0.5) - 0.55
-    pits = ramp(level, 0.0, 0.7)
-    height = -0.30 * size * pits * ramp(field, -0.3 * radius, 0.1 * radius)
-    strength = canvas.depth(spec.strength)
-    gain = relief_gain(np.asarray(height, np.float32), canvas.light, 1.3 * strength)
-    worn = ramp(field, -0.1 * radius, 0.6 * radius)
-    gain = np.asarray(gain * np.exp(-strength * (1.0 * pits + 0.2 * worn)), np.float32)
-    support = np.maximum(ramp(pits, 0.02, 0.3), 0.5 * worn) * ramp(field, -0.45 * radius, -0.2 * radius)
-    return Layer(canvas.shaded(gain), np.asarray(support, np.float32))
-
-
-def _grained(canvas: Canvas, rng: np.random.Generator, size: float, along: float, free: float) -> Field:
-    """Noise of ``size`` px, stretched by ``along`` in the direction of the grain, by ``free`` where there is none."""
-    grained = canvas.grain.coherence > 0.3
-    angle = -np.radians(canvas.grain.angle_deg) if grained else canvas.angle
-    side = int(np.hypot(*canvas.shape)) + 4
-    noise = fractal(rng, (side, side), size, 3, 0.6, (along if grained else free, 1.0))
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), -float(np.degrees(angle)), 1.0)
-    turned = cv2.warpAffine(noise, turn, (side, side), borderMode=cv2.BORDER_REFLECT)
-    return np.asarray(turned[: canvas.shape[0], : canvas.shape[1]], np.float32)
+from mcp_servers.vision.scene import Field
 
 
 def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -190,8 +113,8 @@ def _abrasion(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     radius = 0.45 * canvas.length
     field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.2, 2.2)), lobes=0.25, rough=0.15)
     inner = ramp(field, -0.30 * radius, 0.45 * radius)
-    grain = _grained(canvas, streams("texture"), max(2.5 * canvas.hair, 0.05 * radius), 4.0, 1.6)
-    chips = _grained(canvas, streams("flakes"), max(3.0 * canvas.hair, 0.10 * radius), 1.8, 1.2)
+    grain = surface.grained(canvas, streams("texture"), max(2.5 * canvas.hair, 0.05 * radius), 4.0, 1.6)
+    chips = surface.grained(canvas, streams("flakes"), max(3.0 * canvas.hair, 0.10 * radius), 1.8, 1.2)
     rubbed = inner * ramp(grain + 1.6 * (inner - 0.6), -0.6, 0.9)
     flaked = ramp(chips + 1.2 * (inner - 1), 0.9, 1.4) * inner
     size = max(1.2 * canvas.hair, 0.03 * radius)

@@ -32,7 +32,7 @@ def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     points = strokes.path(rng, start, turn, max(gap, 2.0), wander=0.18, kinks=0.12, count=32)
     points = np.asarray(points + np.linspace(0, 1, 32)[:, None] * (np.asarray(end) - points[-1]), np.float32)
     width = max(0.30 * canvas.length * (0.55 + 0.45 * spec.strength), 1.1 * canvas.hair)
-    width = min(width, max(1.6 * gap, 1.1 * canvas.hair))
+    width = min(width, max(1.2 * gap, 1.1 * canvas.hair))
     line = strokes.ribbon(points, canvas.shape, 3 * width + 4)
     girth = np.clip(1 + 0.22 * strokes.smooth(rng, 32, 9, 3), 0.75, 1.6).astype(np.float32)
     if not joined:
