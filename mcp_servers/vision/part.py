@@ -87,6 +87,12 @@ def _mended(rgb: Image, part: Mask) -> Mask:
     return mended if overlap > 0.8 else part
 
 
+def _stands_out(step: NDArray[np.float32], plain: NDArray[np.float32]) -> bool:
+    """Whether the step at the outline exceeds how the background varies; in colour alone where light varies a lot."""
+    typical = float(np.median(step))
+    return typical >= 8.0 and typical >= float(plain.std(axis=0).sum())
+
+
 def _steps(lab: NDArray[np.float32], part: Mask) -> NDArray[np.float32]:
     """Difference (dE) between the inner and the outer side of the outline, at every pixel just outside it."""
     near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9))
@@ -107,7 +113,7 @@ def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask, weakest: fl
     if step.size == 0 or float(np.percentile(step, 20)) < weakest or float(np.median(step)) < 8.0:
         return False
     plain = ~part & ~shadow
-    if plain.any() and float(np.median(step)) < 1.1 * float(lab[plain].std(axis=0).sum()):
+    if plain.any() and not _stands_out(step, lab[plain]) and not _stands_out(_steps(lab[..., 1:], part), lab[plain, 1:]):
         return False
     mask = part.astype(np.uint8)
     count, pieces = cv2.connectedComponents(mask)
