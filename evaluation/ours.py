@@ -14,7 +14,7 @@ from agent.policies.refine import step
 from evaluation.data import Image, Pair, pick
 from evaluation.errors import EvaluationError
 from mcp_servers.image_gen.local import RegionError, render
-from mcp_servers.knowledge.catalogue import UnknownAnomalyType, profile_for
+from mcp_servers.knowledge.catalogue import UnknownAnomalyType, general_page, material_of, profile_for
 from mcp_servers.mask_gen.local import find_mask
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.quality_eval.local import evaluate
@@ -28,13 +28,8 @@ SPREAD = (-1, 0, 1)
 def make_pairs(
     normals: Sequence[Image], item: str, kinds: Sequence[str], count: int, rng: np.random.Generator
 ) -> list[Pair]:
-    """``count`` pairs, the kinds of defect in turn. Kinds that the knowledge base cannot place are left out.
-
-    Raises EvaluationError where none of the kinds is understood, or where no defect can be put on the photos.
-    """
-    known = [kind for kind in kinds if understood(item, kind)]
-    if not known:
-        raise EvaluationError(f"{item}: none of the defect types {', '.join(kinds)} names a known kind of defect")
+    """``count`` pairs, the kinds of defect in turn. Raises EvaluationError where no defect can be put on the photos."""
+    known = asked_for(item, kinds)
     pairs: list[Pair] = []
     failures = 0
     while len(pairs) < count:
@@ -44,6 +39,13 @@ def make_pairs(
             raise EvaluationError(f"{item}: no {known[len(pairs) % len(known)]} could be put on the normal photos")
         pairs += [pair] if pair else []
     return pairs
+
+
+def asked_for(item: str, kinds: Sequence[str]) -> list[str]:
+    """The kinds that the knowledge base can place; for the others ("bad", "anomaly") what is usual on the material."""
+    known = [kind for kind in kinds if understood(item, kind)]
+    usual = [entry.name for entry in general_page(material_of(item)).entries]
+    return known if len(known) == len(kinds) else list(dict.fromkeys([*known, *usual]))
 
 
 def understood(item: str, kind: str) -> bool:

@@ -88,8 +88,8 @@ def test_the_brightness_of_the_part_in_the_photo_is_named() -> None:
 
 
 def test_a_colour_of_the_defect_is_named_once() -> None:
-    assert "introduce a red stain" in generate_prompt(None, "carpet", "color").prompt
-    assert "whitish in colour" in generate_prompt(None, "bottle", "contamination").prompt
+    assert "introduce a red, blue, green or purple stain" in generate_prompt(None, "carpet", "color").prompt
+    assert "whitish, brown or dark in colour" in generate_prompt(None, "bottle", "contamination").prompt
 
 
 def test_the_same_photo_gives_the_same_prompt() -> None:

@@ -51,8 +51,9 @@ class DefectProfile:
 
     ``size`` and ``severity`` are words of the ladders above; ``place`` is a plain phrase ("on the rim of the
     bottle"), ``noun`` names the defect in a prompt ("a hairline crack"), ``colour`` is a plain colour word or
-    "" where the defect has none of its own. ``known`` is False where item or type is not in the knowledge
-    base and the profile was derived from the general pages; ``source`` names the page it came from.
+    several ("red, blue or black"), "" where the defect has none of its own. ``known`` is False where item or type
+    is not in the knowledge base and the profile was derived from the general pages; ``source`` names the page it
+    came from.
     """
 
     item: str

@@ -52,12 +52,13 @@ STRONG: dict[Family, str] = {
     Family.CONTAMINATION: (
         "contaminat*, metal contamination, dirt*, dust*, debris, foreign*, particle*, partical*, speck*, swarf, "
         "metal chip*, metal shaving*, shavings, crumbs, soil, soiled, soiling, soot*, mould, mouldy, mold, moldy, "
-        "mildew*, fungus, residue*, grime*, grimy, spatter*, insect*, stuck together, extra wax, inclusion*"
+        "mildew*, fungus, impurit*, slag, sludge*, residue*, grime*, grimy, spatter*, insect*, "
+        "stuck together, extra wax, inclusion*"
     ),
     Family.DISCOLORATION: (
         "discolo*, color spot*, colour spot*, different color*, different colour*, wrong color*, wrong colour*, "
         "color stain*, colour stain*, faded, fading, yellowed, yellowing, bleach*, tarnish*, heat tint*, blotch*, "
-        "color change*, colour change*"
+        "color change*, colour change*, bruis*, haze, hazy, mottl*, shading"
     ),
     Family.RUST: "rust*, corro*, oxid*, patina, verdigris",
     Family.BURN: (
@@ -77,8 +78,8 @@ STRONG: dict[Family, str] = {
         "filament*, string, strings"
     ),
     Family.MISSING: (
-        "missing*, short shot*, insufficient solder*, missing chunk*, chunk of * missing, absent, absence, "
-        "lacking, lacks, left out, omitted, broken tooth, broken teeth"
+        "missing*, exposed, bare spot*, short shot*, insufficient solder*, missing chunk*, chunk of * missing, absent, "
+        "absence, lacking, lacks, left out, omitted, broken tooth, broken teeth"
     ),
     Family.BROKEN_EDGE: (
         "chip, chips, peeling*, peeled, flaking, flaked, delaminat*, chipped, chipping, chip around edge*, "
@@ -114,9 +115,9 @@ WEAK: dict[Family, str] = {
     Family.DENT: "uneven surface, dimpled",
     Family.FRAY: "rough, roughness, tufts, nap",
     Family.STAIN: "spot, spots, mark, marks, paint, wet, drop, drops",
-    Family.CONTAMINATION: "extra, grain, grains",
+    Family.CONTAMINATION: "extra, grain, grains, flash, scale, rolled in scale, deposit*",
     Family.DISCOLORATION: (
-        "color, colors, colour, colours, coloured, colored, uneven, pale patch*, dark patch*, shade"
+        "color, colors, colour, colours, coloured, colored, uneven, pale patch*, dark patch*, shade, patch, patches"
     ),
     Family.BURN: "char, smoke",
     Family.PRINT: "print, prints, printed, printing, stamp*",
