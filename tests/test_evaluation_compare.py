@@ -16,6 +16,7 @@ from evaluation.baselines import cutpaste
 from evaluation.cells import Cell
 from evaluation.data import Image, Mask, load_category
 from evaluation.metrics import Scores
+from evaluation.ours import asked_for
 from evaluation.report import summarise, to_markdown
 from tests.conftest import ROOT, make_photo
 
@@ -47,6 +48,12 @@ def test_halves_of_the_real_defects_do_not_overlap(data: Path) -> None:
     category = load_category(data / "plate")
     assert [len(part) for part in (category.normals, category.good, category.shown, category.held_out)] == [4, 3, 2, 2]
     assert not any((a.image == b.image).all() for a in category.shown for b in category.held_out)
+
+
+def test_types_that_name_no_defect_get_the_usual_ones_of_the_material() -> None:
+    assert asked_for("steel bolt", ["scratch", "bad"])[0] == "scratch"
+    assert {"dent", "rust"} < set(asked_for("steel bolt", ["bad"]))
+    assert asked_for("steel bolt", ["dent"]) == ["dent"]
 
 
 def test_every_generator_gets_its_figures(

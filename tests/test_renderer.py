@@ -181,6 +181,17 @@ def test_colours_combine() -> None:
     assert sum(dark_green) < sum(green)
 
 
+def test_a_choice_of_colours_is_left_to_the_seed() -> None:
+    photo, prompt = surface(96), framed("a stain, red, green or blue in colour", "large")
+    chosen = {render(photo, prompt, seed=seed).spec.colour_name for seed in range(12)}
+    assert chosen == {"red", "green", "blue"}
+    assert [name for name, _ in parse_prompt("a stain of any colour").colours][:1] == ["red"]
+
+
+def test_colours_of_something_else_are_no_choice() -> None:
+    assert [name for name, _ in parse_prompt("a red stain beside the blue label or cap").colours] == ["red"]
+
+
 def test_the_closing_clause_is_not_read() -> None:
     prompt = "a scratch on the surface; everything else, including the red holes on the left, stays as it is"
     spec = parse_prompt(prompt)
@@ -376,6 +387,14 @@ def test_a_rim_on_a_texture_is_noted() -> None:
 def test_a_crack_through_the_whole_part_reaches_both_sides() -> None:
     prompt = framed("a wide vertical crack", "large", place="the whole height of the disc through its centre")
     assert render(part(192), prompt, seed=2).box[3] > 0.9 * 0.66 * 192
+
+
+def test_rust_over_the_whole_surface_covers_most_of_the_part() -> None:
+    photo = part(192)
+    whole = render(photo, framed("rust", "large", place="the whole surface of the disc"), seed=1).alpha > 0.3
+    usual = render(photo, framed("rust", "large", place="the surface of the disc"), seed=1).alpha > 0.3
+    area = np.pi * (0.33 * 192) ** 2
+    assert whole.sum() > 0.7 * area > 1.5 * usual.sum()
 
 
 def test_a_white_crack_is_lighter_than_a_dark_part() -> None:

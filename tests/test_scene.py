@@ -60,6 +60,23 @@ def test_a_cast_shadow_on_a_coloured_background_is_not_part() -> None:
     assert overlap(scene.part, truth) > 0.85
 
 
+def test_a_coloured_part_is_outlined_on_ground_that_is_lit_from_one_side() -> None:
+    truth = disc(150, 150, 70)
+    picture = part_on((90, 90, 92), (190, 150, 90), truth)
+    picture *= np.linspace(0.45, 1.9, SIDE, dtype=np.float32)[None, :, None] ** (~truth)[..., None]
+    scene = analyse(as_photo(picture))
+    assert scene.kind == "object"
+    assert overlap(scene.part, truth) > 0.9
+
+
+def test_dark_ground_beside_a_part_is_not_taken_with_it() -> None:
+    truth = disc(150, 170, 75)
+    picture = part_on((75, 75, 72), (200, 160, 95), truth)
+    picture[:110, 120:190] *= 0.55
+    picture[truth] = part_on((75, 75, 72), (200, 160, 95), truth)[truth]
+    assert overlap(analyse(as_photo(picture)).part, truth) > 0.93
+
+
 def test_a_surface_that_fills_the_photo_is_a_texture() -> None:
     picture = np.repeat((120 + 12 * noise(2, 1.5))[..., None], 3, axis=2)
     scene = analyse(as_photo(picture))
