@@ -45,8 +45,10 @@ def stain(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 
 def _is_vivid(pigment: NDArray[np.float32]) -> bool:
-    """Whether a linear colour (3,) is that of ink or paint: saturated, and neither dark nor a brown."""
+    """Whether a linear colour (3,) is that of ink or paint: black, or saturated and neither dark nor a brown."""
     red, green, blue = (float(c) for c in pigment)
+    if float(pigment.max()) < 0.012:
+        return True
     brown = red > green > blue and red < 0.35
     return float(np.ptp(pigment)) > 0.55 * float(pigment.max()) > 0.066 and not brown
 
@@ -69,9 +71,9 @@ def _splash(canvas: Canvas, spec: DefectSpec, rng: np.random.Generator, radius: 
 
 def _ink(canvas: Canvas, spec: DefectSpec, streams: Streams, pigment: NDArray[np.float32]) -> Layer:
     """Ink or paint: saturated strokes and drops, dark where they pool, bleeding at the border, dry on rough ground."""
-    radius = 0.42 * canvas.length
+    radius = 0.5 * canvas.length
     field = _strokes(canvas, streams("shape"), radius)
-    edge = max(0.8 * canvas.hair, 0.045 * radius)
+    edge = max(0.6 * canvas.hair, 0.03 * radius)
     cloud = fractal(streams("texture"), canvas.shape, max(0.6 * radius, 3.0), 4, 0.55)
     streaks = fractal(streams("brush"), canvas.shape, max(0.14 * radius, 2.5), 3, 0.6)
     valleys = np.clip(-surface.detail(canvas, 3 * canvas.scale) / max(2 * canvas.contrast, 0.02), -1, 1)
@@ -80,17 +82,18 @@ def _ink(canvas: Canvas, spec: DefectSpec, streams: Streams, pigment: NDArray[np
     bleed = ramp(field + 0.05 * radius * cloud, -0.22 * radius, 0.05 * radius)
     pool = ramp(field / radius + 0.05 * cloud, 0.02, 0.26)
     density = film * np.clip(0.38 + 0.62 * pool + 0.14 * cloud + 0.2 * rough * valleys, 0.1, 1.3) + 0.07 * bleed
-    tint = np.clip(0.88 * pigment / float(pigment.max()), 0.012, 1).astype(np.float32)
-    rgb = surface.filtered(canvas.base, tint, 2.1 * spec.strength**0.8 * density)
+    tint = np.clip(0.88 * pigment / max(float(pigment.max()), 0.2), 0.012, 1).astype(np.float32)
+    amount = 0.35 + 0.75 * spec.strength
+    rgb = surface.filtered(canvas.base, tint, 2.1 * amount * density)
     dark = float(np.clip(1 - surface.level(canvas) / 0.35, 0, 1))
-    body = np.clip(spec.strength**0.8 * (0.25 + 0.60 * dark) * density, 0, 0.93)
+    body = np.clip(amount * (0.35 + 0.55 * dark) * density, 0, 0.94)
     shade = np.clip(surface.illumination(canvas, 4 * canvas.scale), 0.6, 1.4)[..., None]
     rgb = rgb + body[..., None] * (pigment * shade * (1 - 0.3 * pool[..., None]) - rgb)
-    if streams("gloss").random() < 0.6 and rough < 0.8:
-        dome = 0.16 * radius * np.sqrt(np.clip(field / (0.24 * radius), 0, 1)) + 0.015 * radius * cloud * pool
-        dome = cv2.GaussianBlur(dome.astype(np.float32), (0, 0), max(0.035 * radius, 0.8))
-        shine = glint(dome, canvas.light, 50.0) * pool * spec.strength * surface.exposure(canvas)
-        rgb = rgb + 0.6 * np.clip(shine, 0, 1)[..., None]
+    if streams("gloss").random() < 0.75 and rough < 0.8:  # still wet
+        dome = 0.20 * radius * np.sqrt(np.clip(field / (0.22 * radius), 0, 1)) + 0.03 * radius * cloud * pool
+        dome = cv2.GaussianBlur(dome.astype(np.float32), (0, 0), max(0.03 * radius, 0.8))
+        shine = np.clip(1.6 * glint(dome, canvas.light, 40.0) * pool - 0.15, 0, 1) * surface.exposure(canvas)
+        rgb = rgb + 0.85 * (1 - rough) ** 0.5 * shine[..., None]
     support = np.maximum(ramp(field, -1.6 * edge, 0.5 * edge), ramp(0.07 * bleed, 0.008, 0.06))
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.5 * film * spec.strength, np.float32))
 
@@ -103,17 +106,21 @@ def _strokes(canvas: Canvas, rng: np.random.Generator, radius: float) -> Field:
     y = y + shake * fractal(rng, canvas.shape, max(0.5 * radius, 3.0), 3)
     field = np.full(canvas.shape, -1e3, np.float32)
     for index in range(int(rng.integers(2, 5))):
-        start = (canvas.centre[0] + rng.normal(0, 0.25) * radius, canvas.centre[1] + rng.normal(0, 0.25) * radius)
+        start = (canvas.centre[0] + rng.normal(0, 0.3) * radius, canvas.centre[1] + rng.normal(0, 0.3) * radius)
         turn = canvas.angle + float(rng.normal(0, 0.25 if index == 0 else 1.2))
-        reach = radius * float(rng.uniform(1.0, 1.6) if index == 0 else rng.uniform(0.3, 0.9))
+        reach = radius * float(rng.uniform(1.1, 1.9) if index == 0 else rng.uniform(0.3, 1.1))
         points = strokes.path(rng, (0, 0), turn, reach, bend=float(rng.normal(0, 1.3)), wander=0.2, count=14)
         line = strokes.ribbon(strokes.centred(points, start), canvas.shape, 0.8 * radius)
-        girth = radius * float(rng.uniform(0.08, 0.2)) * np.clip(1 + 0.4 * strokes.smooth(rng, 14, 5), 0.3, 2.0)
+        girth = (
+            radius
+            * float(np.exp(rng.uniform(np.log(0.07), np.log(0.26))))
+            * np.clip(1 + 0.4 * strokes.smooth(rng, 14, 5), 0.3, 2.0)
+        )
         bar = strokes.sample(girth.astype(np.float32), line.along) - np.minimum(line.near, 2 * radius)
         field = surface.soft_max(field, np.asarray(bar, np.float32), 0.10 * radius)
-    for _ in range(int(rng.integers(2, 6))):
-        far, turn = radius * float(rng.uniform(0.0, 0.95)), float(rng.uniform(0, 2 * np.pi))
-        size = radius * float(0.05 + 0.24 * rng.random() ** 2)
+    for _ in range(int(rng.integers(1, 8))):
+        far, turn = radius * float(rng.uniform(0.0, 1.0)), float(rng.uniform(0, 2 * np.pi))
+        size = max(radius * float(0.04 + 0.3 * rng.random() ** 2), 0.6 * canvas.hair)
         drop = size - np.hypot(x - np.float32(far * np.cos(turn)), (y - np.float32(far * np.sin(turn))))
         field = surface.soft_max(field, np.asarray(drop, np.float32), 0.08 * radius)
     return np.asarray(field + 0.02 * radius * fractal(rng, canvas.shape, max(0.3 * radius, 3.0), 3), np.float32)
@@ -152,12 +159,14 @@ def rust(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     field = surface.patch(canvas, rng, 0.9 * radius, aspect=float(rng.uniform(1.0, 1.7)), warp=0.25, lobes=5)
     spots = fractal(streams("spots"), canvas.shape, max(0.40 * radius, 4.0), 6, 0.62)
     ground = field / radius + 0.17 * spots
+    if "everywhere" in spec.place:
+        ground = 0.85 * spec.strength - 0.15 + 0.16 * fractal(rng, canvas.shape, 0.5 * radius, 3) + 0.13 * spots
     edge = max(canvas.hair / radius, 0.03)
     grip = ramp(ground, -0.5 * edge, 0.9 * edge)
     heart = ramp(ground, 0.05, 0.65)
     coarse = fractal(streams("texture"), canvas.shape, max(0.35 * radius, 4.0), 5, 0.7)
     grit = fractal(streams("grit"), canvas.shape, max(2.2 * canvas.scale, 2.2), 2, 0.7)
-    rgb = _oxide(canvas, spec, 0.42 + 0.16 * coarse + 0.09 * grit - 0.12 * heart)
+    rgb = _oxide(canvas, spec, float(rng.uniform(0.36, 0.54)) + 0.16 * coarse + 0.09 * grit - 0.12 * heart)
     bare = ramp(coarse - 0.35 * spots, 0.9, 1.4)[..., None] * 0.6
     metal = np.array([1.0, 0.97, 0.80], np.float32) * np.float32(0.15 * _rust_exposure(canvas))
     rgb = rgb + bare * (metal - rgb)
@@ -168,7 +177,8 @@ def rust(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     rgb = rgb * np.exp(0.5 * surface.detail(canvas, 3 * canvas.scale))[..., None]
     halo: Field = np.asarray(ramp(ground, -0.38, 0.02) * (1 - 0.5 * grip), np.float32)
     stained = surface.filtered(canvas.base, _halo_tint(spec), 0.9 * canvas.depth(spec.strength) * halo)
-    cover = grip * np.clip((0.48 + 0.52 * spec.strength) * (0.72 + 0.45 * heart + 0.2 * coarse), 0, 0.97)
+    thick = (0.48 + 0.52 * spec.strength) * (0.72 + 0.45 * heart + 0.2 * coarse)
+    cover = 0.97 * grip * ramp(thick + 0.10 * grit, 0.12, 0.72)  # grains that cover, not a veil
     out = stained + cover[..., None] * (rgb - stained)
     if _is_grey(canvas) and _rust_pigment(spec) is None:
         out = np.repeat(luma(out)[..., None], 3, 2)

@@ -25,7 +25,7 @@ def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     rng = streams("shape")
     radius = 0.46 * canvas.length
     aspect, lobes = float(rng.uniform(1.0, 1.6)), int(rng.integers(3, 6))
-    field = surface.patch(canvas, rng, 0.95 * radius, aspect=aspect, lobes=lobes, warp=0.16, rough=0.035)
+    field = surface.patch(canvas, rng, 0.95 * radius, aspect=aspect, lobes=lobes, warp=0.16, rough=0.02)
     tone = np.sqrt(luma(canvas.base)) * 255
     if binary(tone) and two_tone(tone).any():
         return swap(canvas, spec, streams, field, ~two_tone(tone))
@@ -34,13 +34,15 @@ def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     strong = 0.25 + 0.75 * spec.strength
     grit = fractal(streams("texture"), canvas.shape, max(0.16 * radius, 2.5), 5, 0.75)
     scales = fractal(streams("scales"), canvas.shape, max(0.6 * radius, 4.0), 3, 0.5)
-    height = -step * ramp(field, -0.5 * step, 1.1 * step) + (0.30 * scales + 0.13 * grit) * step * inside
+    height = -step * ramp(field, -0.5 * step, 1.1 * step) + (0.22 * scales + 0.07 * grit) * step * inside
     gain = relief_gain(np.asarray(height, np.float32), canvas.light, 0.9 * strong)
     shade = surface.cast_shadow(canvas, 1 - inside, 1.3 * step)
-    bed = 0.20 + 0.07 * scales + 0.07 * grit  # a fresh break is rougher and throws less light back
-    gain = gain * np.exp(-strong * inside * (1.1 * shade + np.clip(bed, 0, 0.6) + 1.2 * canvas.contrast))
+    here = surface.level(canvas)
+    paler = here < 0.04 or (here < 0.25 and rng.random() < 0.5)
+    bed = (-0.55 if paler else 0.35) * float(rng.uniform(0.5, 1.2)) + 0.08 * scales + 0.06 * grit  # the raw material
+    gain = gain * np.exp(-strong * inside * (1.1 * shade + bed + (0.0 if paler else 0.8 * canvas.contrast)))
     fine = canvas.base - canvas.lowpass(max(3 * canvas.scale, 2.0))
-    rough = np.maximum(canvas.base + (0.5 * strong * inside)[..., None] * fine, 0)
+    rough = np.maximum(canvas.base + (0.35 * strong * inside)[..., None] * fine, 0)
     rgb = cavity(np.asarray(rough, np.float32), np.asarray(gain, np.float32))
     support = np.maximum(ramp(field, -0.9 * canvas.hair, 0.1 * canvas.hair), ramp(np.abs(gain - 1), 0.04, 0.2))
     support = support * ramp(field, -2.5 * step, -step)

@@ -8,7 +8,7 @@ import numpy as np
 from mcp_servers.image_gen.local import strokes
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
 from mcp_servers.image_gen.local.families import _surface as surface
-from mcp_servers.image_gen.local.shading import Colour, apply_gain, glint, luma, ramp, relief_gain, slopes
+from mcp_servers.image_gen.local.shading import Colour, apply_gain, glint, ramp, relief_gain, slopes
 from mcp_servers.image_gen.local.shapes import blob
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
@@ -35,6 +35,8 @@ def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     strength = canvas.depth(spec.strength)
     pressed = height * (0.25 + 0.85 * spec.strength)
     gain = relief_gain(pressed, canvas.light, 0.4 + 0.5 * strength)
+    room = float(np.clip(0.45 / (surface.level(canvas) + 0.2), 0.35, 1.4))  # bright surfaces must not burn out
+    gain = np.where(gain > 1, 1 + room * np.tanh((gain - 1) / room), gain).astype(np.float32)
     rgb = apply_gain(_bent(canvas, pressed, 0.5 * radius), gain)
     shine = glint(pressed, canvas.light, 26.0) * spec.strength
     rgb = rgb + (0.02 + 0.5 * canvas.tone) * 0.35 * shine[..., None]
@@ -43,29 +45,28 @@ def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 
 def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
-    """Creases: sharp valleys beside rounded ridges; one strong crease, or a bundle of fine ones for wrinkles."""
+    """One strong crease or two: a sharp valley beside a rounded ridge; a bundle of fine ones for wrinkles."""
     if spec.rigid:
         return _buckle(canvas, spec, streams)
+    if "wrinkled" in spec.shapes:
+        return _wrinkles(canvas, spec, streams)
     rng = streams("shape")
-    wrinkled = "wrinkled" in spec.shapes
-    width = max((0.014 if wrinkled else 0.07) * canvas.length, 1.7 * canvas.hair)
-    width *= 1.6 if "wide" in spec.shapes else 1.0
-    count = int(rng.integers(9, 15)) if wrinkled else int(rng.integers(1, 3))
+    width = max(0.07 * canvas.length, 1.7 * canvas.hair) * (1.6 if "wide" in spec.shapes else 1.0)
     height = np.zeros(canvas.shape, np.float32)
     normal = np.array([-np.sin(canvas.angle), np.cos(canvas.angle)], np.float32)
     course = np.array([np.cos(canvas.angle), np.sin(canvas.angle)], np.float32)
     presence = np.zeros(canvas.shape, np.float32)
-    for index in range(count):
+    for index in range(int(rng.integers(1, 3))):
         share = 1.0 if index == 0 else float(rng.uniform(0.4, 0.95))
         points = strokes.path(
             rng, (0, 0), canvas.angle + float(rng.normal(0, 0.09)), share * canvas.length,
-            bend=float(rng.normal(0, 0.35)), wander=0.16 if wrinkled else 0.10, count=48,
+            bend=float(rng.normal(0, 0.35)), wander=0.10, count=48,
         )  # fmt: skip
-        aside = 0.0 if index == 0 else float(rng.normal(0, 1)) * (0.10 * canvas.length if wrinkled else 2.6 * width)
+        aside = 0.0 if index == 0 else float(rng.normal(0, 2.6)) * width
         shift = normal * aside + course * float(rng.uniform(-0.5, 0.5)) * (1 - share) * canvas.length
         points = strokes.centred(points, canvas.centre) + shift
         depth = strokes.taper(48, 0.35, 0.45) * np.clip(1 + 0.3 * strokes.smooth(rng, 48, 10, 2), 0.3, 1.6)
-        depth = depth * (float(rng.uniform(0.3, 0.8)) if wrinkled else 1.0 if index == 0 else 0.65)
+        depth = depth * (1.0 if index == 0 else 0.65)
         side = float(rng.choice([-1, 1]))
         line = strokes.ribbon(np.asarray(points, np.float32), canvas.shape, 5 * width)
         local = strokes.sample(np.asarray(depth, np.float32), line.along)
@@ -77,12 +78,44 @@ def fold(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     height = cv2.GaussianBlur(height, (0, 0), max(0.06 * width, 0.6))
     strength = canvas.depth(spec.strength)
     raised = height * (0.45 + 0.35 * spec.strength)
-    gain = relief_gain(raised, canvas.light, (2.6 if wrinkled else 2.0) * strength)
+    gain = relief_gain(raised, canvas.light, 2.0 * strength)
     sunk = ramp(-height / width, 0.08, 0.35)
     gain = np.asarray(gain * np.exp(-0.45 * strength * sunk), np.float32)
     rgb = apply_gain(_bent(canvas, raised, 0.6 * width), gain)
     support = np.maximum(ramp(np.abs(np.log(gain)) / max(strength, 0.02), 0.04, 0.3) * (presence > 0.02), 0.9 * sunk)
     return Layer(rgb, np.asarray(support, np.float32))
+
+
+def _wrinkles(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
+    """A band in which a skin is pushed together: fine broken creases that run along it, over a shallow wave."""
+    rng = streams("shape")
+    length = canvas.length
+    points = strokes.path(rng, (0, 0), canvas.angle, length, bend=float(rng.normal(0, 0.3)), wander=0.12, count=48)
+    points = strokes.centred(points, canvas.centre)
+    half = length * float(np.exp(rng.uniform(np.log(0.045), np.log(0.15))))
+    half = max(half, 4 * canvas.hair)
+    line = strokes.ribbon(points, canvas.shape, 2.5 * half)
+    profile = strokes.taper(64, 0.2, 0.25) * np.clip(1 + 0.3 * strokes.smooth(rng, 64, 16, 2), 0.4, 1.6)
+    girth = np.clip(1 + 0.35 * strokes.smooth(rng, 64, 20, 2), 0.5, 1.8)
+    u = np.clip(line.offset / (half * strokes.sample(girth.astype(np.float32), line.along)), -9, 9)
+    band = np.exp(-(np.abs(u) ** 2.4)) * strokes.sample(profile.astype(np.float32), line.along) * (line.near < 1e5)
+    size = max(float(rng.uniform(0.16, 0.34)) * half, 2.2 * canvas.hair)
+    reach = int(np.ceil(2.5 * half)) + 4
+    stretch = float(rng.uniform(6.0, 12.0))
+    flat = fractal(streams("texture"), (2 * reach, int(length) + 8), size, 3, 0.6, (stretch, 1.0))
+    waver = 0.7 * size * fractal(streams("waver"), canvas.shape, max(7 * size, 4.0), 4)
+    at_x = (line.along * length + 4).astype(np.float32)
+    at_y = (np.clip(line.offset, -reach, reach) + waver + reach).astype(np.float32)
+    folds = cv2.remap(flat, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    gaps = fractal(streams("gaps"), canvas.shape, max(3 * size, 3.0), 2)
+    crease = ramp(np.abs(folds), 0.38, 0.0) * ramp(gaps, -0.9, 0.6)
+    wave = np.cos(2.2 * u + float(rng.uniform(0, 2 * np.pi)))
+    height = band * (size * (0.12 * folds - 0.30 * crease) + 0.06 * half * wave)
+    strength = 0.12 + canvas.depth(spec.strength)
+    gain = relief_gain(np.asarray(height, np.float32), canvas.light, 1.2 * strength)
+    gain = np.asarray(gain * np.exp(-strength * band * (0.6 * crease + 0.07)), np.float32)
+    rgb = apply_gain(_bent(canvas, np.asarray(height, np.float32), 0.5 * size), gain)
+    return Layer(rgb, ramp(band, 0.03, 0.3))
 
 
 def _buckle(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -112,24 +145,27 @@ def _abrasion(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     rng = streams("shape")
     radius = 0.45 * canvas.length
     field = blob(canvas, rng, radius, aspect=float(rng.uniform(1.2, 2.2)), lobes=0.25, rough=0.15)
-    inner = ramp(field, -0.30 * radius, 0.45 * radius)
-    grain = surface.grained(canvas, streams("texture"), max(2.5 * canvas.hair, 0.05 * radius), 4.0, 1.6)
-    chips = surface.grained(canvas, streams("flakes"), max(3.0 * canvas.hair, 0.10 * radius), 1.8, 1.2)
+    crisp = float(rng.uniform(0.08, 0.75))  # how fast the wear ends: a rubbed-off print or a fading scuff
+    inner = ramp(field, -0.5 * crisp * radius, 0.6 * crisp * radius)
+    grain = surface.grained(canvas, streams("texture"), max(2.0 * canvas.hair, 0.03 * radius), 5.0, 1.6)
+    chips = surface.grained(canvas, streams("flakes"), max(2.4 * canvas.hair, 0.07 * radius), 2.2, 1.2)
+    cloud = fractal(streams("cloud"), canvas.shape, max(0.6 * radius, 4.0), 3)
     rubbed = inner * ramp(grain + 1.6 * (inner - 0.6), -0.6, 0.9)
-    flaked = ramp(chips + 1.2 * (inner - 1), 0.9, 1.4) * inner
-    size = max(1.2 * canvas.hair, 0.03 * radius)
-    relief = size * (0.35 * grain * rubbed - 0.6 * flaked)
+    flaked = ramp(chips + 1.2 * (inner - 1), 1.1, 1.7) * inner
+    size = max(canvas.hair, 0.02 * radius)
+    relief = size * (0.25 * grain * rubbed - 0.5 * flaked)
     strength = canvas.depth(spec.strength)
-    gain = relief_gain(np.asarray(relief, np.float32), canvas.light, 1.2 * strength)
-    level = float(luma(canvas.tone[None, None, :])[0, 0])
-    tone = (
-        0.75 if level < 0.30 else -0.6 - 0.5 * max(0.0, 2 * level - 1)
-    )  # broken-up gloss: paler on dark, duller on bright surfaces
+    gain = relief_gain(np.asarray(relief, np.float32), canvas.light, strength)
+    level = surface.level(canvas)
+    # broken-up gloss: paler on dark, duller on bright surfaces; either where it is between
+    paler = level < 0.12 or (level < 0.35 and rng.random() < 0.5)
+    tone = 0.75 if paler else -0.6 - 0.5 * max(0.0, 2 * level - 1)
     if spec.colour is not None:
         tone = 1.0 if float(np.mean(spec.colour)) > 255 * level**0.45 else -1.0
-    gain = np.asarray(gain * np.exp(strength * (tone * (0.9 * rubbed + 0.12 * inner) - 0.9 * flaked)), np.float32)
+    worn = (0.35 * rubbed + 0.45 * inner) * np.clip(1 + 0.25 * cloud, 0.3, 1.6)
+    gain = np.asarray(gain * np.exp(strength * (tone * worn - 0.7 * flaked)), np.float32)
     support = np.maximum(ramp(rubbed, 0.02, 0.3), ramp(flaked, 0.02, 0.3)) * ramp(inner, 0.0, 0.15)
-    return Layer(apply_gain(canvas.base, gain), np.asarray(support, np.float32))
+    return Layer(apply_gain(canvas.base, gain), np.maximum(support, ramp(inner, 0.1, 0.4)).astype(np.float32))
 
 
 def fray(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
