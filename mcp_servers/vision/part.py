@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_servers.vision.pixels import length, percentile
 from mcp_servers.vision.types import Field, Image, Mask
 
 LEVELS = (0.6, 0.85, 1.1, 1.4, 1.8)
@@ -43,7 +44,7 @@ def find_part(rgb: Image) -> Mask:
 def _unlike_border(lab: NDArray[np.float32], border: Mask) -> tuple[Field, Mask]:
     """Distance (dE) of every pixel from the background's colours, small in its shadows; and those shadows."""
     centres = _border_colours(lab[border])
-    distance = np.min([np.linalg.norm(lab - c, axis=2) for c in centres], axis=0).astype(np.float32)
+    distance = np.minimum.reduce([length(lab - c) for c in centres])
     shadow = _cast_shadow(lab, border)
     distance[shadow] *= 0.15
     return distance, shadow
@@ -56,7 +57,7 @@ def _steepest(level: NDArray[np.uint8], lab: NDArray[np.float32]) -> Mask:
     for factor in LEVELS:
         part = _tidy(level > max(otsu * factor, 16))
         step = _steps(lab, part)
-        steep = float(np.percentile(step, 20)) if step.size else 0.0
+        steep = percentile(step, 20) if step.size else 0.0
         if steep > 1.1 * steepest:
             best, steepest = part, steep
     return best
@@ -100,7 +101,7 @@ def _steps(lab: NDArray[np.float32], part: Mask) -> NDArray[np.float32]:
     inner = _mean_around(lab, part & (cv2.erode(mask, near, borderValue=1) == 0))
     outer = _mean_around(lab, ~part & (cv2.dilate(mask, near) > 0))
     line = (cv2.dilate(mask, np.ones((3, 3), np.uint8)) > 0) & ~part
-    return np.asarray(np.linalg.norm(inner - outer, axis=2)[line], np.float32)
+    return np.asarray(np.linalg.norm(inner[line] - outer[line], axis=1), np.float32)
 
 
 def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask, weakest: float) -> bool:
@@ -110,10 +111,12 @@ def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask, weakest: fl
     printed traces have sharp borders but fill little of their convex hull, or run out of the picture repeatedly.
     """
     step = _steps(lab, part)
-    if step.size == 0 or float(np.percentile(step, 20)) < weakest or float(np.median(step)) < 8.0:
+    if step.size == 0 or percentile(step, 20) < weakest or float(np.median(step)) < 8.0:
         return False
     plain = ~part & ~shadow
-    if plain.any() and not _stands_out(step, lab[plain]) and not _stands_out(_steps(lab[..., 1:], part), lab[plain, 1:]):
+    if plain.any() and not (
+        _stands_out(step, lab[plain]) or _stands_out(_steps(lab[..., 1:], part), lab[plain, 1:])
+    ):
         return False
     mask = part.astype(np.uint8)
     count, pieces = cv2.connectedComponents(mask)

@@ -11,8 +11,11 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from mcp_servers.vision.memo import remember
 from mcp_servers.vision.part import find_part
+from mcp_servers.vision.pixels import magnitude, percentile
 from mcp_servers.vision.types import Field, Image, Mask
 
 __all__ = ["Field", "Grain", "Image", "Mask", "Scene", "analyse", "find_part", "grain_of", "grey"]
@@ -69,10 +72,12 @@ def grey(rgb: Image) -> Field:
     return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.float32)
 
 
+@remember(4)
 def analyse(rgb: Image) -> Scene:
     """Measure one photo.
 
-    rgb: (H, W, 3) uint8 sRGB, at least 8 x 8 pixels. Deterministic. About 0.1 s at any size.
+    rgb: (H, W, 3) uint8 sRGB, at least 8 x 8 pixels. Deterministic. About 0.1 s at any size; the scenes of the latest
+    photos are kept and shared, so ``part`` is read-only.
     """
     height, width = rgb.shape[:2]
     scale = min(1.0, WORK / max(height, width))
@@ -87,6 +92,7 @@ def analyse(rgb: Image) -> Scene:
         part = resized > 0.5
         if not part.any():
             part, kind = np.ones((height, width), bool), "texture"
+    part.setflags(write=False)
     light, confidence = _light(small, part_small)
     return Scene(
         kind=kind,
@@ -125,22 +131,22 @@ def _noise(rgb: Image, part: Mask) -> float:
     calm = cv2.blur(response, (9, 9))[4:-4:4, 4:-4:4]
     if calm.size == 0:
         return float(response.mean() * np.sqrt(np.pi / 2) / 6)
-    return float(np.percentile(calm, 20) * np.sqrt(np.pi / 2) / 6)
+    return float(percentile(calm, 20) * np.sqrt(np.pi / 2) / 6)
 
 
 def _blur(rgb: Image) -> float:
     """Sigma (px) of the sharpest edges: range of a step divided by its steepest slope, in [0.4, 4]."""
     luma = grey(_central_window(rgb, None, 1024))
     gx, gy = cv2.Sobel(luma, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(luma, cv2.CV_32F, 0, 1, scale=1 / 8)
-    slope = cv2.magnitude(gx, gy)
+    slope = magnitude(gx, gy)
     around = np.ones((9, 9), np.uint8)
     span = cv2.dilate(luma, around) - cv2.erode(luma, around)
-    strong = slope >= max(4.0, float(np.percentile(slope, 99)))
+    strong = slope >= max(4.0, percentile(slope, 99))
     soft = cv2.GaussianBlur(luma, (0, 0), 2.0)
     steps = strong & (cv2.dilate(soft, around) - cv2.erode(soft, around) > 0.4 * span)  # not specks, pores or noise
     if np.count_nonzero(steps) < max(8, 0.15 * np.count_nonzero(strong)):
         return _blur_of_texture(luma)
-    sigma = float(np.percentile(span[steps] / (slope[steps] * 2.507), 25))
+    sigma = percentile(span[steps] / (slope[steps] * 2.507), 25)
     return float(np.clip(np.sqrt(max(sigma**2 - 0.5, 0.16)), 0.4, 4.0))  # Sobel itself adds about 0.7 px
 
 
@@ -159,10 +165,16 @@ def _central_window(rgb: Image, part: Mask | None, side: int) -> Image:
     height, width = rgb.shape[:2]
     cy, cx = height // 2, width // 2
     if part is not None and not part.all():
-        ys, xs = np.nonzero(part)
-        cy, cx = int(np.median(ys)), int(np.median(xs))
+        cy, cx = (_middle(np.count_nonzero(part, axis=axis)) for axis in (1, 0))
     top, left = max(0, min(height - side, cy - side // 2)), max(0, min(width - side, cx - side // 2))
     return rgb[top : top + side, left : left + side]
+
+
+def _middle(counts: NDArray[np.intp]) -> int:
+    """Median index, rounded down, of as many items at each index as ``counts`` says."""
+    total = np.cumsum(counts)
+    lower, upper = np.searchsorted(total, [(total[-1] - 1) // 2, total[-1] // 2], side="right")
+    return int(lower + upper) // 2
 
 
 def grain_of(luma: Field, part: Mask) -> Grain:
@@ -170,8 +182,8 @@ def grain_of(luma: Field, part: Mask) -> Grain:
     gx, gy = cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1)
     inner = cv2.erode(part.astype(np.uint8), np.ones((7, 7), np.uint8), borderValue=1).astype(bool)
     inner = inner if np.count_nonzero(inner) > 50 else part
-    slope = cv2.magnitude(gx, gy)[inner]
-    limit = float(np.percentile(slope, 90)) + 1e-6
+    slope = magnitude(gx[inner], gy[inner])
+    limit = percentile(slope, 90) + 1e-6
     weight = np.minimum(1.0, limit / (slope + 1e-6)) ** 2  # a few strong edges must not decide
     jxx, jyy = float((weight * gx[inner] ** 2).mean()), float((weight * gy[inner] ** 2).mean())
     jxy = float((weight * gx[inner] * gy[inner]).mean())

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_servers.knowledge.families import Family
+from mcp_servers.vision.pixels import magnitude
 from mcp_servers.vision.scene import Field, Mask
 
 
@@ -92,7 +93,7 @@ def corners(part: Mask, deep: Field, sigma: float) -> Field:
 def unbroken(luma: Field, part: Mask, length: float, angle: float) -> Field:
     """Preference for lines of this length and direction that cross no sharp step of the part's shape."""
     soft = cv2.GaussianBlur(luma, (0, 0), 1.2)
-    slope = cv2.magnitude(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)) / 8
+    slope = magnitude(cv2.Sobel(soft, cv2.CV_32F, 1, 0), cv2.Sobel(soft, cv2.CV_32F, 0, 1)) / 8
     step = np.clip(slope / (3 * float(np.median(slope[part])) + 1.5) - 1, 0, 1).astype(np.float32)
     crossed = np.zeros_like(step)
     for t in np.linspace(-0.5, 0.5, 13):
@@ -117,7 +118,7 @@ def outer_outline(part: Mask, luma: Field) -> Field:
         if outside or stats[index, cv2.CC_STAT_AREA] > 0.02 * part.size:
             near = cv2.dilate((labels == index).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
             weight = np.maximum(weight, near * part * np.float32(1.0 if outside else 0.02))
-    slope = cv2.magnitude(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
+    slope = magnitude(cv2.Sobel(luma, cv2.CV_32F, 1, 0), cv2.Sobel(luma, cv2.CV_32F, 0, 1))
     sharp = cv2.dilate(slope, np.ones((5, 5), np.uint8))
     usual = float(np.percentile(sharp[weight > 0], 60)) + 1e-3 if weight.any() else 1.0
     return np.asarray(weight * np.clip(sharp / usual, 0.1, 1) ** 3, np.float32)

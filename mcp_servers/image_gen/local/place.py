@@ -14,6 +14,7 @@ from mcp_servers.image_gen.local.maps import bump, clearance, draw, shifted, two
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
 from mcp_servers.knowledge.families import Family
+from mcp_servers.vision.pixels import magnitude
 from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
 
 WORK = 288
@@ -245,7 +246,7 @@ class Placer:
     def _carries(self, length: float) -> Field:
         """Calm, normally lit surface is preferred over busy structure, glare and deep shadow."""
         gx, gy = cv2.Sobel(self.luma, cv2.CV_32F, 1, 0), cv2.Sobel(self.luma, cv2.CV_32F, 0, 1)
-        busy = cv2.GaussianBlur(cv2.magnitude(gx, gy), (0, 0), max(1.0, 0.2 * length))
+        busy = cv2.GaussianBlur(magnitude(gx, gy), (0, 0), max(1.0, 0.2 * length))
         inside = self.part
         typical = float(np.median(busy[inside])) + 1.0
         calm = 1 / (1 + (busy / (2.5 * typical)) ** 4)

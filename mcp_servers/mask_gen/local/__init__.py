@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mcp_servers.mask_gen.local.exact import changed_pixels, find_exact, same_photo
+from mcp_servers.mask_gen.local.exact import find_exact, same_photo
 from mcp_servers.mask_gen.local.registered import find_registered
 from mcp_servers.mask_gen.local.result import MaskResult
+from mcp_servers.vision.memo import remember
+from mcp_servers.vision.pixels import differs
 from mcp_servers.vision.scene import Image
 
 __all__ = ["MaskResult", "find_mask"]
@@ -20,7 +22,8 @@ __all__ = ["MaskResult", "find_mask"]
 def find_mask(normal: Image, anomaly: Image) -> MaskResult:
     """Find the defect that was edited into ``normal`` to give ``anomaly``.
 
-    Both (H, W, 3) uint8 sRGB of the same size, at least 32 x 32 pixels. Deterministic.
+    Both (H, W, 3) uint8 sRGB of the same size, at least 32 x 32 pixels. Deterministic. The results for the latest
+    pairs are kept and shared (the judge asks before mask_gen does), so ``mask`` is read-only.
     Raises ValueError, with the cure, where the photos cannot be compared.
     """
     for name, picture in (("normal", normal), ("anomaly", anomaly)):
@@ -35,7 +38,14 @@ def find_mask(normal: Image, anomaly: Image) -> MaskResult:
             f"The images differ in size ({normal.shape[1]} x {normal.shape[0]} and "
             f"{anomaly.shape[1]} x {anomaly.shape[0]} px): resize the anomaly image to the normal one's size."
         )
-    changed = changed_pixels(normal, anomaly)
-    if same_photo(normal, changed):
-        return find_exact(normal, anomaly, changed)
-    return find_registered(normal, anomaly)
+    return _compare(normal, anomaly)
+
+
+@remember(4)
+def _compare(normal: Image, anomaly: Image) -> MaskResult:
+    """`find_mask` on photos that can be compared."""
+    changed = differs(normal, anomaly)
+    same = same_photo(normal, changed)
+    result = find_exact(normal, anomaly, changed) if same else find_registered(normal, anomaly)
+    result.mask.setflags(write=False)
+    return result

@@ -7,6 +7,7 @@ import numpy as np
 
 from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
 from mcp_servers.mask_gen.local.shape import close_gaps, drop_specks, fill_holes, lab_of, pieces
+from mcp_servers.vision.pixels import differs, length, percentile
 from mcp_servers.vision.scene import Field, Image, Mask
 
 IDENTICAL = 0.35
@@ -26,17 +27,13 @@ WORK = 1536
 """Longer side, in pixels, above which the changed box is measured on a reduced copy."""
 
 
-def changed_pixels(normal: Image, anomaly: Image) -> Mask:
-    """(H, W) bool: where any channel differs at all."""
-    return np.asarray(cv2.absdiff(normal, anomaly).max(axis=2) > 0)
-
-
 def same_photo(normal: Image, changed: Mask) -> bool:
     """Whether enough pixels are identical for the difference itself to be the edit.
 
     Clipped black and white survive any recolouring, so pixels that are not clipped decide where there are any.
     """
-    telling = ((normal > 3) & (normal < 252)).any(axis=2)
+    usual = (normal - 4) < 248  # uint8: what is below 4 wraps around
+    telling = usual[..., 0] | usual[..., 1] | usual[..., 2]
     identical = ~changed[telling] if np.count_nonzero(telling) >= 0.01 * telling.size else ~changed
     return float(identical.mean()) >= IDENTICAL
 
@@ -50,17 +47,16 @@ def find_exact(normal: Image, anomaly: Image, changed: Mask) -> MaskResult:
     shape = changed.shape
     if not changed.any():
         return nothing(shape, 1.0, "exact", (0.0, 0.0), "the two photos are identical")
-    ys, xs = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-    top, bottom = max(0, int(ys[0]) - 4), min(shape[0], int(ys[-1]) + 5)
-    left, right = max(0, int(xs[0]) - 4), min(shape[1], int(xs[-1]) + 5)
+    x, y, width, height = cv2.boundingRect(changed.view(np.uint8))
+    top, bottom, left, right = max(0, y - 4), min(shape[0], y + height + 4), max(0, x - 4), min(shape[1], x + width + 4)
     window = (slice(top, bottom), slice(left, right))
     difference, support = _measure(normal[window], anomaly[window], changed[window])
     piece = _outline(difference, support)
     if not piece.any():
-        strength = float(np.percentile(difference[support], 90)) if support.any() else 0.0
+        strength = percentile(difference[support], 90) if support.any() else 0.0
         why = f"what changed differs by {strength:.1f} dE, too faint to be seen ({FLOOR:.1f} dE is just visible)"
         return nothing(shape, 0.7, "exact", (0.0, 0.0), why)
-    strength = float(np.percentile(difference[piece], 75))
+    strength = percentile(difference[piece], 75)
     if piece.shape != changed[window].shape:
         size = (right - left, bottom - top)
         piece = cv2.resize(piece.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
@@ -74,7 +70,7 @@ def _outline(difference: Field, support: Mask) -> Mask:
     out = np.zeros(support.shape, bool)
     for window, piece in pieces(close_gaps(support, 1), max(2, round(0.004 * max(support.shape)))):
         local, inside = difference[window], piece & support[window]
-        strength = float(np.percentile(local[inside], 90)) if inside.any() else 0.0
+        strength = percentile(local[inside], 90) if inside.any() else 0.0
         if strength < FLOOR:
             continue
         share = float(np.interp(fade(local, piece, strength), list(RIM), list(RIM.values())))
@@ -100,8 +96,8 @@ def _measure(normal: Image, anomaly: Image, changed: Mask) -> tuple[Field, Mask]
         size = (max(1, round(changed.shape[1] * scale)), max(1, round(changed.shape[0] * scale)))
         normal = cv2.resize(normal, size, interpolation=cv2.INTER_AREA)
         anomaly = cv2.resize(anomaly, size, interpolation=cv2.INTER_AREA)
-        changed = changed_pixels(normal, anomaly)
-    difference = np.linalg.norm(lab_of(anomaly) - lab_of(normal), axis=2)
+        changed = differs(normal, anomaly)
+    difference = length(lab_of(anomaly) - lab_of(normal))
     weight = cv2.GaussianBlur(changed.astype(np.float32), (0, 0), 0.7)
     mean = cv2.GaussianBlur(difference, (0, 0), 0.7) / np.maximum(weight, 0.05)
     return np.where(changed, mean, 0).astype(np.float32), changed

@@ -66,6 +66,8 @@ def nothing(
 
 def boxes_of(mask: Mask) -> list[Box]:
     """One (x, y, width, height) per 8-connected piece, biggest area first."""
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+    window = mask[top : top + height, left : left + width].view(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(window, connectivity=8)
     pieces = sorted((tuple(int(v) for v in row) for row in stats[1:]), key=lambda row: -row[4])
-    return [(x, y, w, h) for x, y, w, h, _ in pieces]
+    return [(left + x, top + y, w, h) for x, y, w, h, _ in pieces]

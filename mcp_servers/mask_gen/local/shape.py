@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from mcp_servers.vision.pixels import percentile
 from mcp_servers.vision.scene import Field, Image, Mask
 
 
@@ -84,7 +85,7 @@ def visible(difference: Field, support: Mask, floor: float, sure: Mask | None = 
     for window, piece in pieces(support, reach):
         local = difference[window]
         certain = piece & sure[window] if sure is not None else piece
-        strength = float(np.percentile(local[certain if certain.any() else piece], 90))
+        strength = percentile(local[certain if certain.any() else piece], 90)
         if strength < floor:
             continue
         strong = piece & (local >= max(floor, 0.5 * strength))
