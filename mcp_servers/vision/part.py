@@ -114,9 +114,7 @@ def _is_outlined(lab: NDArray[np.float32], part: Mask, shadow: Mask, weakest: fl
     if step.size == 0 or percentile(step, 20) < weakest or float(np.median(step)) < 8.0:
         return False
     plain = ~part & ~shadow
-    if plain.any() and not (
-        _stands_out(step, lab[plain]) or _stands_out(_steps(lab[..., 1:], part), lab[plain, 1:])
-    ):
+    if plain.any() and not (_stands_out(step, lab[plain]) or _stands_out(_steps(lab[..., 1:], part), lab[plain, 1:])):
         return False
     mask = part.astype(np.uint8)
     count, pieces = cv2.connectedComponents(mask)
