@@ -15,6 +15,7 @@ from mcp_servers.errors import ToolInputError
 from mcp_servers.knowledge.catalogue import material_of, profile_for
 from mcp_servers.knowledge.families import DefectProfile, Family
 from mcp_servers.prompt_gen.wording import CLOSING, INTERACTIONS, NAMES, RELIEF, SKINS
+from mcp_servers.vision.pixels import spread
 from mcp_servers.vision.scene import Scene, analyse, grey
 
 ORIENTED = 0.35
@@ -104,9 +105,9 @@ def _direction(family: Family, material: str, scene: Scene | None) -> str:
 def _lighting(rgb: NDArray[np.uint8], scene: Scene, profile: DefectProfile) -> str:
     """One sentence on brightness and tone of the part in the photo, and what that does to the defect."""
     level = float(grey(rgb)[scene.part].mean())
-    spread = np.ptp(rgb, axis=2)[scene.part]
+    colours = spread(rgb)[scene.part]
     what = "part" if scene.kind == "object" else "surface"
-    tone = "neutral" if float(spread.mean()) < NEUTRAL else "rich"
+    tone = "neutral" if float(colours.mean()) < NEUTRAL else "rich"
     if level < DIM:
         light, relief = "dim", "catches a glint against the shade"
     elif level > BRIGHT:
