@@ -229,11 +229,69 @@ def test_the_size_varies_with_the_seed_alike_for_every_word() -> None:
     assert (large > small).all()
 
 
-def test_a_missing_piece_on_a_texture_is_a_shaded_recess() -> None:
+def test_a_missing_piece_on_a_texture_is_a_recess_with_a_shaded_step() -> None:
     photo = surface()
     result = drawn(photo, Family.MISSING, severity="severe")
     inside = result.alpha > 0.9
-    assert result.rgb[inside].mean() < 0.85 * photo[inside].mean()
+    ratio = result.rgb[inside].mean(1) / photo[inside].mean(1)
+    assert np.percentile(ratio, 5) < 0.5
+    assert abs(float(np.median(ratio)) - 1) > 0.04
+
+
+def test_a_wide_crack_right_through_a_part_shows_what_lies_behind() -> None:
+    photo = plate()
+    words = "Using the provided image, change only the whole width of the plate to introduce a wide crack. "
+    result = render(photo, words + "The defect is large and severe.", 3)
+    on_part = np.abs(photo - BACKGROUND).max(2) > 60
+    through = (np.abs(result.rgb - BACKGROUND).max(2) < 45) & on_part
+    ys, xs = np.nonzero(through)
+    assert through.sum() > 150
+    assert max(np.ptp(ys), np.ptp(xs)) > 0.4 * len(photo)
+
+
+def test_a_hole_in_leather_is_torn_and_in_metal_it_is_not() -> None:
+    photo = surface(192)
+    solid = []
+    for material in ("leather", "steel"):
+        dark = []
+        for seed in range(8):
+            words = f"A hole in the {material}. The defect is large and severe."
+            result = render(photo, words, seed)
+            core = ((photo - result.rgb).mean(2) > 50).astype(np.uint8)
+            hull = cv2.convexHull(np.argwhere(core > 0).astype(np.int32))
+            dark.append(core.sum() / max(cv2.contourArea(hull), 1))
+        solid.append(float(np.median(dark)))
+    assert solid[0] < 0.8 * solid[1]
+
+
+def test_rust_over_the_whole_part_covers_it_and_not_the_background() -> None:
+    photo = plate()
+    words = "Using the provided image, change only the whole plate surface to introduce rust. "
+    result = render(photo, words + "The defect is very large and severe.", 3)
+    part = cv2.erode((np.abs(photo - BACKGROUND).max(2) > 60).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    far = cv2.dilate((np.abs(photo - BACKGROUND).max(2) > 30).astype(np.uint8), np.ones((9, 9), np.uint8)) == 0
+    assert (result.alpha[part] > 0.5).mean() > 0.9
+    assert not result.alpha[far].any()
+
+
+@pytest.mark.parametrize("family", [f for f in NOUNS if f not in ON_TRACES | {Family.MISPLACED, Family.BROKEN_EDGE}])
+def test_a_black_and_white_scan_stays_black_and_white(family: Family) -> None:
+    lines = (np.arange(160) % 32 < 12).astype(np.uint8) * 255
+    photo = np.repeat(np.repeat(lines[None, :], 160, 0)[..., None], 3, 2)
+    result = drawn(photo, family)
+    grey = (result.rgb[..., 1] > 60) & (result.rgb[..., 1] < 195)
+    assert change(photo, result).max() > 200
+    assert grey.sum() < 0.5 * (result.alpha > 0).sum()  # borders only
+
+
+def test_wet_ink_is_saturated_and_carries_highlights() -> None:
+    photo = np.clip(surface(192, 200).astype(np.float32) * 0.1 + 180, 0, 255).astype(np.uint8)
+    results = [
+        render(photo, "A red ink stain on the glossy surface. The defect is large and severe.", s) for s in range(6)
+    ]
+    inked = [r.rgb[r.alpha > 0.9] for r in results]
+    assert all(np.median(pixels[:, 0] - pixels[:, 1]) > 90 for pixels in inked)
+    assert sum(bool((pixels.min(1) > 170).any()) for pixels in inked) >= 2
 
 
 def test_a_bend_moves_the_outline() -> None:

@@ -14,16 +14,17 @@ Draw in canvas pixels around ``canvas.centre`` with the extent ``canvas.length``
 from ``canvas.base`` by factors (``canvas.shaded``) so that the photo's texture stays visible. Sharpness, noise
 and grey photos are seen to by ``canvas.paste``. Helpers: strokes.py (lines), streams.py (noise), shapes.py
 (outlines), shading.py (relief under the light), fill.py (surface from its surroundings).
-Then register it in ``FAMILIES`` with its habit; sizes are in ``spec.SIZE_RANGES``.
+Then register it in ``RECIPES`` with its habit; sizes are in ``spec.SIZE_RANGES``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mcp_servers.image_gen.local.canvas import Canvas, Layer
 from mcp_servers.image_gen.local.families import breaks, colour, deposits, holes, lines, parts, relief, thread, traces
+from mcp_servers.image_gen.local.families.scan import as_scanned
 from mcp_servers.image_gen.local.place import Habit
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
@@ -39,7 +40,7 @@ class Recipe:
     stays_on_part: bool = True
 
 
-FAMILIES: dict[Family, Recipe] = {
+RECIPES: dict[Family, Recipe] = {
     Family.SCRATCH: Recipe(lines.scratch, "line"),
     Family.CRACK: Recipe(lines.crack, "line", stays_on_part=False),
     Family.CUT: Recipe(lines.cut, "line"),
@@ -62,4 +63,6 @@ FAMILIES: dict[Family, Recipe] = {
     Family.SHORT: Recipe(traces.short),
     Family.OPEN: Recipe(traces.open_gap),
 }
+
+FAMILIES = {family: replace(recipe, draw=as_scanned(recipe.draw)) for family, recipe in RECIPES.items()}
 """Every family that can be drawn."""

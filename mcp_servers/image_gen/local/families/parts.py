@@ -74,7 +74,9 @@ def bend(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         np.asarray((-0.30 if outlined else -0.6) * np.abs(push), np.float32), canvas.light, 0.35 + 0.65 * spec.strength
     )
     rgb = moved * (1 + part * (gain - 1))[..., None]
-    either = cv2.GaussianBlur(np.maximum(part, canvas.part), (0, 0), max(1.5 * canvas.blur, 1.5))
+    rim = 2 * round(1.2 * canvas.scale + 1.5 * canvas.blur + 0.012 * length) + 1  # what an outline leaves beyond it
+    either = cv2.dilate(np.maximum(part, canvas.part), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim)))
+    either = cv2.GaussianBlur(either, (0, 0), max(1.5 * canvas.blur, 1.5))
     support = ramp(np.abs(push), 0.15 * canvas.scale, 0.9 * canvas.scale) * ramp(either, 0.03, 0.2)
     moved_by = ramp(np.abs(push), 0.3 * canvas.scale, 1.5 * canvas.scale)
     keep = np.asarray(1 - 0.9 * moved_by, np.float32)

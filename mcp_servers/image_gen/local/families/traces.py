@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mcp_servers.errors import RegionError
 from mcp_servers.image_gen.local import strokes
@@ -19,7 +20,7 @@ from mcp_servers.vision.scene import Field, Mask
 
 Point = tuple[float, float]
 
-NOTHING = "no conductor stands out here; set region around a trace, or ask for another place or seed"
+NOTHING = "no conductor stands out here; set region around a trace, ask for another defect, or use a photo with traces"
 
 
 def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
@@ -62,7 +63,10 @@ def open_gap(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
 
 
 def swap(canvas: Canvas, spec: DefectSpec, streams: Streams, field: Field, source: Mask) -> Layer:
-    """The place where ``field`` is positive made of what ``source`` is made of."""
+    """The place where ``field`` is positive made of what ``source`` is made of.
+
+    Raises RegionError where that makes no difference that can be seen.
+    """
     soft = 0.35 * canvas.hair
     inside = ramp(field, -soft, soft)
     size = 2 * max(1, round(0.9 * canvas.blur + 0.4 * canvas.scale)) + 1
@@ -71,6 +75,9 @@ def swap(canvas: Canvas, spec: DefectSpec, streams: Streams, field: Field, sourc
     filled = fill(canvas.base, ~pure, pure, streams("fill"))
     cover = (inside * (0.6 + 0.4 * spec.strength**0.5))[..., None]
     rgb = (np.sqrt(canvas.base) * (1 - cover) + np.sqrt(filled) * cover) ** 2  # even steps to the eye
+    apart = 255 * np.abs(np.sqrt(luma(rgb)) - np.sqrt(luma(canvas.base)))[inside > 0.5]
+    if not len(apart) or float(np.percentile(apart, 75)) < 10:
+        raise RegionError(NOTHING)
     change = cv2.dilate(np.abs(luma(rgb) - luma(canvas.base)), np.ones((3, 3), np.uint8))
     support = inside * ramp(change, 0.004, 0.03)
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.9 * inside, np.float32))
@@ -82,18 +89,34 @@ def _conductor(canvas: Canvas) -> Mask:
     In a picture of pure black and white (a binarised scan) conductors are the black.
     Raises RegionError where the window shows no two clearly different tones.
     """
-    tone = np.clip(np.sqrt(luma(canvas.base)) * 255, 0, 255).astype(np.uint8)
-    _, high = cv2.threshold(cv2.GaussianBlur(tone, (0, 0), 1.0), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    bright = high.astype(bool)
-    share = float(bright.mean())
-    step = float(tone[bright].mean() - tone[~bright].mean()) if 0.02 < share < 0.98 else 0.0
-    between = share * (1 - share) * step**2
-    if step < 22 or between < 0.6 * float(tone.astype(np.float32).var()):
+    tone = cv2.GaussianBlur(np.clip(np.sqrt(luma(canvas.base)) * 255, 0, 255).astype(np.uint8), (0, 0), 1.0)
+    inside = canvas.part > 0.5
+    values = tone[inside]
+    if len(values) < 64:
         raise RegionError(NOTHING)
-    if float(tone[bright].mean()) > 235 and float(tone[~bright].mean()) < 25:
-        return np.asarray(~bright)
-    thickness = [float(cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)[m].mean()) for m in (bright, ~bright)]
-    return np.asarray(bright if thickness[0] < thickness[1] else ~bright)
+    level, _ = cv2.threshold(values, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    bright, dark = (tone > level) & inside, (tone <= level) & inside
+    share = float(bright.sum()) / len(values)
+    step = float(tone[bright].mean() - tone[dark].mean()) if 0.02 < share < 0.98 else 0.0
+    if step < 22 or share * (1 - share) * step**2 < 0.6 * float(values.astype(np.float32).var()):
+        raise RegionError(NOTHING)
+    if _steepness(canvas, tone, bright, inside) < 0.55 * step:  # light that falls off, not two materials
+        raise RegionError(NOTHING)
+    if float(tone[bright].mean()) > 235 and float(tone[dark].mean()) < 25:
+        return np.asarray(dark)
+    thickness = [float(cv2.distanceTransform(m.astype(np.uint8), cv2.DIST_L2, 5)[m].mean()) for m in (bright, dark)]
+    return np.asarray(bright if thickness[0] < thickness[1] else dark)
+
+
+def _steepness(canvas: Canvas, tone: NDArray[np.uint8], bright: Mask, inside: Mask) -> float:
+    """How far the tone climbs across the borders of the bright places within the reach of the photo's blur."""
+    kernel = np.ones((3, 3), np.uint8)
+    borders = cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_GRADIENT, kernel) > 0
+    inner = cv2.erode(inside.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1) > 0
+    size = 2 * round(1.0 + 1.5 * canvas.blur + 1.2 * canvas.scale) + 1
+    near = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    climb = cv2.morphologyEx(tone, cv2.MORPH_GRADIENT, near)[borders & inner]
+    return float(np.median(climb)) if len(climb) else 0.0
 
 
 def _signed(mask: Mask) -> Field:
