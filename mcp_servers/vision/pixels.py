@@ -6,6 +6,8 @@ photo.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +38,8 @@ def magnitude(x: Floats, y: Floats) -> Floats:
     return np.asarray(np.sqrt(x * x + y * y))
 
 
-def percentile(values: Floats, share: float) -> float:
-    """``np.percentile`` (linear interpolation) of a float32 array of any shape, ``share`` in percent.
+def percentile(values: NDArray[np.floating[Any]], share: float) -> float:
+    """``np.percentile`` (linear interpolation) of an array of floats of any shape, ``share`` in percent.
 
     There must be a value at least, and all must be finite.
     """

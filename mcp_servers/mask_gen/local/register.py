@@ -13,11 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mcp_servers.vision.pixels import percentile
 from mcp_servers.vision.scene import Field, Image, Mask, grey
 
 Affine = NDArray[np.float32]
 """(2, 3) float32: maps pixels of the normal photo to pixels of the edited one."""
 Pixels = TypeVar("Pixels", Field, Image)
+LARGE = 400
+"""Longer side, in pixels, above which the enhanced correlation coefficient is maximised from coarse to fine."""
 
 
 def high_pass(luma: Field) -> Field:
@@ -90,13 +93,32 @@ def _flow(normal: Image, anomaly: Image, start: Affine) -> Affine | None:
 
 
 def _ecc(a: Field, b: Field, start: Affine) -> Affine | None:
-    """Affine map by maximising the enhanced correlation coefficient from ``start``; None where it diverges."""
-    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
+    """Affine map by maximising the enhanced correlation coefficient from ``start``; None where it diverges.
+
+    Pictures of more than ``LARGE`` px are aligned at half their size first, so that few rounds are left to do.
+    """
+    rounds = 30
+    if max(a.shape) > LARGE:
+        size = (a.shape[1] // 2, a.shape[0] // 2)
+        half_a, half_b = (
+            cv2.resize(p[: 2 * size[1], : 2 * size[0]], size, interpolation=cv2.INTER_AREA) for p in (a, b)
+        )
+        coarse = _ecc(half_a, half_b, rescaled(start, 0.5))
+        if coarse is not None:
+            start, rounds = rescaled(coarse, 2.0), 6
+    criteria = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, rounds, 1e-4)
     try:
         _, affine = cv2.findTransformECC(a, b, start.copy(), cv2.MOTION_AFFINE, criteria, None, 3)
     except cv2.error:
         return None
     return np.asarray(affine, np.float32)
+
+
+def rescaled(affine: Affine, scale: float) -> Affine:
+    """The same map between copies of the pictures that are ``scale`` times as large (pixels have their centre at 0)."""
+    linear, move = affine[:, :2], affine[:, 2]
+    move = scale * move + 0.5 * (1 - scale) * (linear.sum(axis=1) - 1)
+    return np.column_stack([linear, move]).astype(np.float32)
 
 
 def match(normal: Image, anomaly: Image, valid: Mask) -> tuple[Field, Field]:
@@ -128,24 +150,27 @@ def tone(normal: Image, anomaly: Image, valid: Mask) -> Field:
     step = max(1, int(np.sqrt(np.count_nonzero(valid) / 40_000)))
     soft_n, soft_a = (cv2.GaussianBlur(p, (0, 0), 1.0)[::step, ::step] for p in (normal, anomaly))
     pick = valid[::step, ::step]
-    x, y = soft_n[pick].astype(np.float64) / 255, soft_a[pick].astype(np.float64) / 255
-    keep = np.ones(len(x), bool)
-    curves = np.tile(np.array([0.0, 1.0, 0.0]), (3, 1))
+    x, y = soft_n[pick].T.copy(), soft_a[pick].T / 255  # (3, N): levels of the normal photo, tones of the edited one
+    keep = np.ones(x.shape[1], bool)
     for _ in range(5):
-        curves = np.array([_curve(x[keep, c], y[keep, c]) for c in range(3)])
-        error = sum((np.clip(np.polyval(curves[c], x[:, c]), 0, 1) - y[:, c]) ** 2 for c in range(3))
-        keep = error <= np.percentile(error, 70)
+        curves = [_curve(x[c, keep], y[c, keep]) for c in range(3)]
+        error = sum((curve[x[c]] - y[c]) ** 2 for c, curve in enumerate(curves))
+        keep = error <= percentile(error, 70)
+    return np.dstack([(255 * curve).astype(np.float32)[normal[..., c]] for c, curve in enumerate(curves)])
+
+
+def _curve(x: NDArray[np.uint8], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Tone (256,), 0-1, for every level: quadratic least squares of tones ``y`` at levels ``x``, both (N,).
+
+    Drawn towards the identity's slope and no bend where the data do not decide.
+    """
     levels = np.arange(256) / 255
-    table = np.stack([np.clip(np.polyval(c, levels), 0, 1) * 255 for c in curves], axis=1).astype(np.float32)
-    return np.stack([table[normal[..., c], c] for c in range(3)], axis=2)
-
-
-def _curve(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Quadratic least squares, drawn towards the identity's slope and no bend where the data do not decide."""
-    design = np.stack([x * x, x, np.ones_like(x)], axis=1)
+    design = np.stack([levels * levels, levels, np.ones(256)], axis=1)
+    counts, sums = np.bincount(x, minlength=256), np.bincount(x, weights=y, minlength=256)
     ridge = np.diag([0.01, 0.002, 0.0]) * len(x)
     identity = np.array([0.0, 1.0, 0.0])
-    return np.linalg.solve(design.T @ design + ridge, design.T @ y + ridge @ identity)
+    curve = np.linalg.solve((design.T * counts) @ design + ridge, design.T @ sums + ridge @ identity)
+    return np.asarray(np.clip(design @ curve, 0, 1))
 
 
 def _detail(luma: Field) -> Field:

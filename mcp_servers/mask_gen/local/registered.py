@@ -14,6 +14,7 @@ import numpy as np
 from mcp_servers.mask_gen.local.register import align, match, warp
 from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
 from mcp_servers.mask_gen.local.shape import hysteresis, lab_of, visible
+from mcp_servers.vision.pixels import length
 from mcp_servers.vision.scene import Field, Image, Mask
 
 WORK = 1024
@@ -26,6 +27,8 @@ CALM, LEAST = 2.2, 0.27
 """A pair that agrees well elsewhere needs less: so many times its typical peak, at least this share of SCALES."""
 BINS = (*np.linspace(0, 1, 13)[:-1], 0.96, 1.0)
 """Quantiles of local business between which the honest difference is learned: finer where edges are."""
+WEAK = 0.4
+"""Differences below this share of what counts are no part of a defect."""
 SEED_Z, GROW_Z = 9.0, 3.0
 """Robust z-scores that start and that extend a defect."""
 
@@ -81,19 +84,21 @@ def changed(normal: Field, anomaly: Field, valid: Mask) -> tuple[Mask, float, fl
     evidence = np.zeros(valid.shape, np.float32)
     support = np.zeros(valid.shape, bool)
     for sigma, most in SCALES.items():
-        mean = _norm(cv2.GaussianBlur(delta, (0, 0), sigma * unit))
+        mean = length(cv2.GaussianBlur(delta, (0, 0), sigma * unit))
         busy = np.sqrt(cv2.GaussianBlur(steep, (0, 0), max(1.5, sigma) * unit))
-        level, spread = expected(mean, busy, valid)
-        z = (mean - level) / spread
         floor = float(np.clip(CALM * typical_peak(mean, valid), LEAST * most, most))
-        evidence = np.maximum(evidence, np.minimum(z / SEED_Z, mean / floor) * valid)
-        support |= (z >= GROW_Z) & (mean >= 0.4 * floor) & valid
+        strong = valid & (mean >= WEAK * floor)  # elsewhere neither count
+        difference = mean[strong]
+        level, spread = expected(mean, busy, valid, busy[strong])
+        z = (difference - level) / spread
+        evidence[strong] = np.maximum(evidence[strong], np.minimum(z / SEED_Z, difference / floor))
+        support[strong] |= z >= GROW_Z
     margin = round(4 * unit)
     inner = np.zeros_like(valid)  # what enters or leaves at the picture's border is no evidence of a defect
     inner[margin:-margin, margin:-margin] = True
     evidence *= inner
     support = hysteresis(evidence >= 1, support)
-    fine = _norm(cv2.GaussianBlur(delta, (0, 0), 1.0 * unit))
+    fine = length(cv2.GaussianBlur(delta, (0, 0), 1.0 * unit))
     mask = visible(fine, support, 1.5, sure=evidence >= 1)
     return mask, float(evidence.max()), float(fine.max())
 
@@ -106,17 +111,12 @@ def typical_peak(difference: Field, valid: Mask) -> float:
     return float(np.percentile(peaks, 75))
 
 
-def _norm(delta: Field) -> Field:
-    """Euclidean length over the last axis, (H, W, 3) to (H, W)."""
-    return np.asarray(np.sqrt(np.einsum("ijk,ijk->ij", delta, delta)))
+def expected(difference: Field, busy: Field, valid: Mask, at: Field) -> tuple[Field, Field]:
+    """Level and spread (dE) of the difference that an honest redraw leaves where the business is ``at`` (N,).
 
-
-def expected(difference: Field, busy: Field, valid: Mask) -> tuple[Field, Field]:
-    """Level and spread (both (H, W), dE) of the difference that an honest redraw leaves, given local business.
-
-    Noise level function: pixels are ranked by ``busy`` into bins; level is each bin's median, spread its
-    scaled MAD, interpolated, and never above that of a busier bin: a defect that fills the calm
-    places must not pass for their honest level. A floor keeps perfect pairs from exploding.
+    Noise level function, learned from the whole pictures (H, W): pixels are ranked by ``busy`` into bins; level is
+    each bin's median, spread its scaled MAD, interpolated, and never above that of a busier bin: a defect that fills
+    the calm places must not pass for their honest level. A floor keeps perfect pairs from exploding.
     """
     values, keys = difference[valid], busy[valid]
     step = max(1, len(values) // 60_000)
@@ -133,8 +133,8 @@ def expected(difference: Field, busy: Field, valid: Mask) -> tuple[Field, Field]
         spreads.append(1.4826 * float(np.median(np.abs(pick - middle))))
     level = np.minimum.accumulate(np.array(levels)[::-1])[::-1]
     spread = np.maximum(np.minimum.accumulate(np.array(spreads)[::-1])[::-1], 0.25)
-    beyond = np.maximum(busy / max(centres[-1], 1e-3), 1.0)  # busier than all bins: in proportion
+    beyond = np.maximum(at / max(centres[-1], 1e-3), 1.0)  # busier than all bins: in proportion
     return (
-        (np.interp(busy, centres, level) * beyond).astype(np.float32),
-        (np.interp(busy, centres, spread) * beyond).astype(np.float32),
+        (np.interp(at, centres, level) * beyond).astype(np.float32),
+        (np.interp(at, centres, spread) * beyond).astype(np.float32),
     )
