@@ -63,6 +63,9 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/ITEM-ANOMALY-SEED)")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in --out")
     parser.add_argument("--roi", default="", metavar="X,Y,W,H|MASK", help="where the defect may go: box or mask image")
+    parser.add_argument("--example", default="", metavar="IMAGE", help="photo of a real defect to transplant")
+    parser.add_argument("--example-mask", default="", metavar="MASK", help="its mask, as large as it: white = defect")
+    parser.add_argument("--count", type=int, default=0, help="how many defects (default: as the prompt says)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another defect (default 0)")
     parser.add_argument(
         "--threshold", type=float, default=7.0, help="score (0-10) from which a sample passes (default 7)"
@@ -138,15 +141,24 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
     for name in ("item", "anomaly"):
         if not (getattr(options, name) or "").strip():
             raise InputError(f"--{name} is missing: say what the photo shows and which defect it should get")
-    for name, low, high in (("threshold", 0, 10), ("max_images", 1, 20), ("max_turns", 5, 200), ("seed", 0, 2**63 - 1)):
+    limits = (
+        ("threshold", 0, 10),
+        ("max_images", 1, 20),
+        ("max_turns", 5, 200),
+        ("count", 0, 12),
+        ("seed", 0, 2**63 - 1),
+    )
+    for name, low, high in limits:
         value = getattr(options, name)
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
     if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
         raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
-    if not options.demo and not Path(options.image).is_file():
-        found = "is a folder" if Path(options.image).is_dir() else "does not exist"
-        raise InputError(f"{options.image} {found}: name an image file")
+    if bool(options.example) != bool(options.example_mask):
+        raise InputError("--example and --example-mask go together: name the photo of a defect and the defect's mask")
+    for path in filter(None, ("" if options.demo else options.image, options.example, options.example_mask)):
+        if not Path(path).is_file():
+            raise InputError(f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}: name an image file")
     folder = _folder(options)
     if not options.demo and Path(options.image).resolve() in [(folder / name).resolve() for name in RUN_FILES]:
         raise InputError(f"{options.image} would be written over: choose another --out")
@@ -161,6 +173,9 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         anomaly_type=options.anomaly.strip(),
         seed=options.seed,
         region=region,
+        example_image=str(Path(options.example).resolve()) if options.example else "",
+        example_mask=str(Path(options.example_mask).resolve()) if options.example_mask else "",
+        count=options.count,
         threshold=options.threshold,
         max_images=options.max_images,
         max_turns=options.max_turns,
@@ -206,7 +221,8 @@ async def _episode(
 ) -> dict[str, Any]:
     """Run the episode and give its result, also where it failed or was interrupted."""
     task = episode.task
-    allow = {Path(task.image).parent} | ({Path(task.region).parent} if Path(task.region).is_absolute() else set())
+    files = (Path(name) for name in (task.image, task.region, task.example_image, task.example_mask))
+    allow = {path.parent for path in files if path.is_absolute()}
     servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow))]
     policy = Planner(task)
     handles: dict[int, str] = {}

@@ -23,7 +23,9 @@ class Task:
     """One synthesis task: photo, item, anomaly type and the user's options.
 
     ``image`` is what the tool servers are given (a path they may read, or a data URI); ``region`` is empty, or
-    "x,y,width,height" in pixels of the upright photo, or a mask image's path. ``threshold`` is the score (0-10)
+    "x,y,width,height" in pixels of the upright photo, or a mask image's path. ``example_image`` and ``example_mask``
+    name a photo of a real defect and its mask, "" where there is none; ``count`` is the number of defects, 0 where the
+    prompt decides. ``threshold`` is the score (0-10)
     from which a sample passes; ``max_images`` the number of attempts (N of Algorithm 1); ``max_turns`` bounds
     the assistant's turns.
     """
@@ -33,13 +35,16 @@ class Task:
     anomaly_type: str
     seed: int = 0
     region: str = ""
+    example_image: str = ""
+    example_mask: str = ""
+    count: int = 0
     threshold: float = 7.0
     max_images: int = 3
     max_turns: int = 12
 
     def to_json(self) -> dict[str, Any]:
-        """Plain fields; a data URI is cut short, since the session stores the image itself."""
-        fields = asdict(self)
-        if self.image.startswith("data:"):
-            fields["image"] = self.image[:40] + "..."
-        return fields
+        """Plain fields; a data URI is cut short."""
+        return {
+            name: f"{value[:40]}..." if isinstance(value, str) and value.startswith("data:") else value
+            for name, value in asdict(self).items()
+        }

@@ -195,6 +195,14 @@ class Toolbox:
         if ORIGINAL in properties:
             bound[ORIGINAL] = self.handle_of(images[0])
         options = {"seed": task.seed, "region": task.region, "threshold": task.threshold}
+        wishes = {"example_image": task.example_image, "example_mask": task.example_mask, "count": task.count}
+        if tool.name == "image_gen" and (
+            lost := [name for name, wish in wishes.items() if wish and name not in properties]
+        ):
+            raise ToolboxError(
+                f"this server's image_gen takes no {lost[0]}: leave that option out, or use the built-in one"
+            )
+        options |= {name: wish for name, wish in wishes.items() if wish}
         bound |= {name: value for name, value in options.items() if name in properties and value != ""}
         return bound, ""
 

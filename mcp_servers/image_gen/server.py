@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Literal
 
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
 
+from mcp_servers.image_gen.example import read_example
 from mcp_servers.image_gen.local import MODEL, render
 from mcp_servers.image_gen.region import read_region
 from mcp_servers.serving import IMAGE_ARGUMENT, image_result, make_tool
@@ -28,15 +29,41 @@ def tools(store: Store) -> list[Tool]:
             str,
             Field(description='where it may go: "x,y,width,height" in pixels, or a mask image (white = allowed)'),
         ] = "",
+        example_image: Annotated[
+            str, Field(description="a photo that shows a real defect, which is transplanted: " + IMAGE_ARGUMENT)
+        ] = "",
+        example_mask: Annotated[
+            str, Field(description="the mask of the example's defect, as large as it (bright pixels = defect)")
+        ] = "",
+        count: Annotated[int, Field(description="how many defects, 0: as the prompt says", ge=0, le=12)] = 0,
+        size: Annotated[
+            Literal["", "tiny", "small", "medium-sized", "large", "very large"],
+            Field(description="instead of the prompt's size word"),
+        ] = "",
+        severity: Annotated[
+            Literal["", "faint", "mild", "moderate", "pronounced", "severe"],
+            Field(description="instead of the prompt's severity word"),
+        ] = "",
     ) -> CallToolResult:
-        """Put one defect on the part in the photo, as the prompt describes it, and return the new image.
+        """Put a defect on the part in the photo, as the prompt describes it, and return the new image.
 
-        Every edit starts from the original photo. The size stays the same, and every pixel outside the defect
-        stays identical. Same photo, prompt and seed: same picture. To improve a result, change the prompt.
+        With an example its real defect is transplanted; the prompt then says where, how large and how strong. Every
+        edit starts from the original photo. The size stays the same, and every pixel outside the defect stays
+        identical. Same photo, prompt and seed: same picture. To improve a result, change the prompt.
         """
         started = time.perf_counter()
         target, photo = store.resolve(target_image)
-        rendering = render(photo.view(), prompt, seed, read_region(region, photo, store))
+        example = read_example(example_image, example_mask, store)
+        rendering = render(
+            photo.view(),
+            prompt,
+            seed,
+            read_region(region, photo, store),
+            example=example,
+            count=count,
+            size=size,
+            severity=severity,
+        )
         edited = photo.composite(rendering.rgb, rendering.alpha)
         handle = store.put(edited)
         facts = {
@@ -46,7 +73,7 @@ def tools(store: Store) -> list[Tool]:
             "backend": "local",
             "model": MODEL,
             "seed": seed,
-            "read_from_prompt": rendering.spec.summary(),
+            "read_from_prompt": rendering.spec.summary() | ({"family": "as in the example"} if example else {}),
             "changed": {
                 "box": list(rendering.box),
                 "area_fraction": round(float((rendering.alpha > 0).mean()), 6),

@@ -16,12 +16,15 @@ from mcp_servers.image_gen.local.canvas import cut, paste
 from mcp_servers.image_gen.local.place import Placer, Site, region_mask
 from mcp_servers.image_gen.local.spec import DefectSpec, parse_prompt
 from mcp_servers.image_gen.local.streams import Streams
+from mcp_servers.image_gen.local.transplant import Patient, transplant
+from mcp_servers.image_gen.local.transplant_piece import Example
+from mcp_servers.knowledge.families import Family
 from mcp_servers.vision.scene import Field, Image, Mask, analyse
 
 NEUTRAL = 12
 """Difference between the channels of a named colour up to which it leaves a grey photo grey."""
 
-SPREAD = 0.75, 1.5
+SPREAD = 0.75, 1.7
 """How much smaller and larger than its word a defect is, drawn per seed."""
 
 TRIES = 12
@@ -44,13 +47,26 @@ class Rendering:
     notes: list[str]
 
 
-def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, int, int] | None = None) -> Rendering:
-    """Render the defect that the prompt describes.
+def render(
+    rgb: Image,
+    prompt: str,
+    seed: int,
+    region: Mask | tuple[int, int, int, int] | None = None,
+    *,
+    example: Example | None = None,
+    count: int = 0,
+    size: str = "",
+    severity: str = "",
+) -> Rendering:
+    """Render the defect that the prompt describes, or transplant the one that an example shows.
 
-    rgb: (H, W, 3) uint8 sRGB. seed: any integer; the same (rgb, prompt, seed) gives the same bytes. region:
-    (H, W) bool or box (x, y, width, height), where the defect may be. Raises PromptNotUnderstood, RegionError.
+    rgb: (H, W, 3) uint8 sRGB. seed: any integer; the same arguments give the same bytes. region: (H, W) bool or box
+    (x, y, width, height), where the defect may be. count, size, severity: instead of what the prompt says (0 and "":
+    as it says). Raises PromptNotUnderstood (not with an example), RegionError.
     """
-    spec = parse_prompt(prompt)
+    otherwise = Family.STAIN if example else None
+    spec = parse_prompt(prompt, count=count, size=size, severity=severity, otherwise=otherwise)
+    spec = spec.in_one_colour(Streams(seed)("colour"))
     recipe = families.FAMILIES[spec.family]
     scene = analyse(rgb)
     allowed, chosen = region_mask(region, scene)
@@ -63,6 +79,15 @@ def render(rgb: Image, prompt: str, seed: int, region: Mask | tuple[int, int, in
     notes: list[str] = []
     first: Site | None = None
     strict = region is not None
+    if example is not None:
+        fence = chosen if strict else np.ones_like(chosen)
+        patient = Patient(out, alpha, rgb, scene, placer, allowed, fence, stays_grey)
+        notes = transplant(patient, example, spec, seed)
+        if not alpha.any():
+            raise RegionError(
+                "the example's defect does not show there; allow a larger region, or ask for another place"
+            )
+        return Rendering(rgb=out, alpha=alpha, spec=spec, box=_box(alpha), notes=notes)
     soft = "soft" in spec.shapes
     for index in range(spec.count):
         streams = Streams(seed).part(index)

@@ -1,0 +1,90 @@
+"""A mask beside the part's outline: where the part would be, how far the defect's stuff reaches, how its border ends."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mcp_servers.image_gen.local.fill import fill, push_pull
+from mcp_servers.image_gen.local.shading import Colour, ramp
+from mcp_servers.vision.scene import Field, Mask
+
+STEP = 4.0, 10.0
+"""Colour difference (Lab) across the mask's border up to which the defect fades out, and from which it has an edge."""
+
+
+def grown(mask: Mask, radius: float) -> Mask:
+    far = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    return np.asarray(far <= radius)
+
+
+def whole_part(part: Mask, mask: Mask, inside: Mask) -> Mask:
+    """The part as it would be without the defect.
+
+    Under the mask it is what surrounds it, and what stands out from the background and is no slim thing sticking out.
+    """
+    known = inside & ~mask
+    if not known.any():
+        return part | mask
+    guess = push_pull(np.repeat((part & ~mask)[..., None], 3, 2).astype(np.float32), known.astype(np.float32))[..., 0]
+    radius = max(1, round(0.06 * float(np.sqrt(part.sum()))))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    solid = cv2.morphologyEx(part.astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    return np.asarray(np.where(mask, (guess > 0.5) | solid, part) & inside)
+
+
+def closed(mask: Mask, radius: float) -> Mask:
+    """The mask without gaps and bays narrower than ``radius``: what lies over a wide defect hides it there."""
+    size = 2 * max(1, round(radius)) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    padded = np.pad(mask, size).astype(np.uint8)
+    return np.asarray(cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[size:-size, size:-size] > 0)
+
+
+def reach_of(mask: Mask, surface: Mask, share: float, length: float) -> Field:
+    """The mask and, up to a share of the length, what lies beyond the part's outline next to it."""
+    if share >= 1:
+        return np.ones(mask.shape, np.float32)
+    far = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    sliver = 2 * max(1, round(0.015 * length)) + 1  # clean surface narrower than this is how the mask was drawn
+    rest = (surface & ~mask).astype(np.uint8)
+    whole = cv2.morphologyEx(rest, cv2.MORPH_OPEN, np.ones((sliver, sliver), np.uint8))
+    clean = cv2.distanceTransform(1 - whole, cv2.DIST_L2, 5)
+    off = ~mask & ((rest > whole) | ~surface)
+    thick = 1.5 * float(cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5).max())
+    limit = max(2.0, min(share * length, thick))
+    beyond = off & (far <= clean) & (far <= limit) & grown(~surface, sliver)
+    return np.where(beyond, 1 - ramp(far, 0.5 * limit, limit), mask).astype(np.float32)
+
+
+def feather(lab: NDArray[np.float32], mask: Mask, surface: Mask, length: float) -> Field:
+    """Falls to 0 towards the mask's border on the part, over a width that grows where no step is seen there."""
+    weight = mask.astype(np.float32)
+    rest = (surface & ~mask).astype(np.float32)
+    inside, outside = (
+        cv2.blur(lab * w[..., None], (9, 9)) / np.maximum(cv2.blur(w, (9, 9)), 1e-3)[..., None] for w in (weight, rest)
+    )
+    border = mask & (cv2.dilate(rest, np.ones((3, 3), np.uint8)) > 0)
+    if not border.any():
+        return np.ones(mask.shape, np.float32)
+    step = float(np.median(np.linalg.norm(inside - outside, axis=2)[border]))
+    depth = cv2.distanceTransform((rest == 0).astype(np.uint8), cv2.DIST_L2, 5)
+    width = float(ramp(np.array([step]), STEP[1], STEP[0])[0]) * min(0.07 * length, 0.4 * float(depth[mask].max()))
+    return ramp(depth, 0.3, 0.3 + width) if width > 0.5 else np.ones(mask.shape, np.float32)
+
+
+def sticking_out(mask: Mask, surface: Mask, length: float) -> Mask:
+    """What of the mask truly sticks out of the part; slivers along the outline are how it was drawn."""
+    size = 2 * max(1, round(0.015 * length)) + 3
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return np.asarray(cv2.morphologyEx((mask & ~surface).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0)
+
+
+def continued(linear: Colour, known: Mask, missing: Mask, blur: float, rng: np.random.Generator) -> Colour:
+    """The picture with the defect's stuff continued where it is missing; mixed pixels count as missing."""
+    if not missing.any() or not known.any():
+        return linear
+    mixed = known & grown(missing, 1.0 + blur)
+    source = known & ~mixed
+    return fill(linear, missing | mixed, source, rng) if source.any() else fill(linear, missing, known, rng)
