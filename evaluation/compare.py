@@ -70,7 +70,7 @@ def compare(
             for source in sources:
                 cell = store.read(category.name, source.name, seed)
                 if cell is None:
-                    pairs = pairs_from(source, category, ours, settings.pairs, seed)
+                    pairs = pairs_from(source, category, item, ours, settings.pairs, seed)
                     if export:
                         write_pairs(export / source.name / f"seed_{seed}" / category.name, pairs)
                     cell, maps = run_cell(category, source.name, pairs, settings, seed)

@@ -1,8 +1,8 @@
 """Where training pairs come from, by name: our own tools, the baselines, real defects, or a folder.
 
-``oracle`` and ``croppaste`` are shown real defects, so they bound what data can be worth and are no rivals of the
-others; ``shuffled`` is the floor: our images with one another's masks, which teaches where defects tend to be and
-nothing of how they look.
+``oracle``, ``croppaste`` and ``transplant`` are shown real defects, so they bound what data can be worth and are no
+rivals of the others; ``shuffled`` is the floor: our images with one another's masks, which teaches where defects tend
+to be and nothing of how they look.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from evaluation.baselines import BASELINES
 from evaluation.baselines.croppaste import from_defects
 from evaluation.data import Category, Mask, Pair, read_pairs
 from evaluation.errors import EvaluationError
+from evaluation.fewshot import transplant_pairs
 
-NAMES = ("local", *BASELINES, "croppaste", "oracle", "shuffled")
+NAMES = ("local", *BASELINES, "croppaste", "transplant", "oracle", "shuffled")
 SHOTS = 5
-"""Real defects of each kind that ``croppaste`` is given, out of the shown half."""
+"""Real defects of each kind that ``croppaste`` and ``transplant`` are given, out of the shown half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Source:
     @property
     def sees_defects(self) -> bool:
         """Whether it is shown real defects."""
-        return self.name in ("croppaste", "oracle")
+        return self.name in ("croppaste", "transplant", "oracle")
 
 
 def parse_sources(text: str) -> list[Source]:
@@ -56,11 +57,13 @@ def parse_sources(text: str) -> list[Source]:
     return sources
 
 
-def pairs_from(source: Source, category: Category, ours: Callable[[], list[Pair]], count: int, seed: int) -> list[Pair]:
+def pairs_from(
+    source: Source, category: Category, item: str, ours: Callable[[], list[Pair]], count: int, seed: int
+) -> list[Pair]:
     """The training pairs of a source for a category, ``count`` of them where it makes them itself.
 
-    ours: gives the pairs of ``local``, which ``shuffled`` is made of. Deterministic in the arguments. Raises
-    EvaluationError.
+    item: what the photos show. ours: gives the pairs of ``local``, which ``shuffled`` is made of. Deterministic in the
+    arguments. Raises EvaluationError.
     """
     rng = np.random.default_rng([seed, 0])
     if source.folder:
@@ -72,11 +75,10 @@ def pairs_from(source: Source, category: Category, ours: Callable[[], list[Pair]
         return ours()
     if source.name == "shuffled":
         return shuffle(ours(), rng)
-    if source.name == "croppaste":
-        few = [pair for kind in category.kinds for pair in [p for p in category.shown if p.kind == kind][:SHOTS]]
-        generate = from_defects(with_defect(few, source))
-    else:
-        generate = BASELINES[source.name]
+    few = [pair for kind in category.kinds for pair in [p for p in category.shown if p.kind == kind][:SHOTS]]
+    if source.name == "transplant":
+        return transplant_pairs(category.normals, item, with_defect(few, source), count, rng)
+    generate = from_defects(with_defect(few, source)) if source.name == "croppaste" else BASELINES[source.name]
     return [Pair(*generate(category.normals, rng), kind=source.name) for _ in range(count)]
 
 
