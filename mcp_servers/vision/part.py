@@ -78,10 +78,14 @@ def _mended(rgb: Image, part: Mask) -> Mask:
     labels = np.where(part, cv2.GC_PR_FGD, np.where(near, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
     if near.all() or part.all():
         return part
+    ys, xs = np.nonzero(near)
+    top, left = max(0, int(ys.min()) - 2 * width), max(0, int(xs.min()) - 2 * width)
+    window = slice(top, int(ys.max()) + 2 * width), slice(left, int(xs.max()) + 2 * width)
+    inner, lab = np.ascontiguousarray(labels[window]), cv2.cvtColor(rgb[window], cv2.COLOR_RGB2LAB)
     cv2.setRNGSeed(7)
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB), labels, None, *models, 2, cv2.GC_INIT_WITH_MASK)
-    cut = (labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD)
+    cv2.grabCut(lab, inner, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+    cut = np.zeros(part.shape, bool)
+    cut[window] = (inner == cv2.GC_FGD) | (inner == cv2.GC_PR_FGD)
     opened = cv2.morphologyEx(cut.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)).astype(bool)
     mended = _fill_marks(_keep_big(opened, 0.15)) if opened.any() else part
     overlap = float((mended & part).sum()) / float((mended | part).sum())
