@@ -13,7 +13,7 @@ import pytest
 from mcp_servers.knowledge.families import DefectProfile, Family
 from mcp_servers.mask_gen.local.shape import ellipse
 from mcp_servers.quality_eval.local import Verdict, evaluate
-from mcp_servers.quality_eval.local.judge import ramp
+from mcp_servers.quality_eval.local.factors import ramp
 from mcp_servers.vision.scene import Field, Image
 
 DATA = Path(os.environ.get("ANOMALY_AGENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -85,7 +85,7 @@ def test_nothing_changed_scores_zero() -> None:
 
 
 def test_the_score_rises_with_the_strength_of_a_faint_defect() -> None:
-    verdicts = [judge(stained(part_photo(), blot(170, 150, 14), s)) for s in (0.07, 0.1, 0.15, 0.3)]
+    verdicts = [judge(stained(part_photo(), blot(170, 150, 14), s)) for s in (0.03, 0.05, 0.1, 0.3)]
     scores = [v.score for v in verdicts]
     assert scores == sorted(scores)
     assert scores[0] < 7 < scores[-1]
@@ -171,7 +171,7 @@ def test_recolouring_everything_costs_points_even_with_a_good_defect() -> None:
     good = stained(part_photo(), blot(170, 150, 14))
     recoloured = np.clip(good * np.array([0.7, 0.95, 1.2]) + 12, 0, 255).astype(np.uint8)
     verdict = judge(recoloured)
-    assert verdict.score < judge(good).score - 1.5
+    assert verdict.score < judge(good).score - 1
     assert "Leave everything outside the defect unchanged:" in verdict.review
 
 
@@ -180,6 +180,73 @@ def test_a_small_drift_of_the_photo_hardly_changes_the_verdict() -> None:
     moved = cv2.warpAffine(good, np.array([[1, 0, 1.5], [0, 1, -1]], np.float32), (SIDE, SIDE), borderMode=1)
     moved = np.clip(moved * 0.99 + 1, 0, 255).astype(np.uint8)
     assert abs(judge(moved).score - judge(good).score) < 1.5
+
+
+def streaks(seed: int) -> Field:
+    """Six parallel thin lines, (H, W) in 0-1."""
+    lines = np.zeros((SIDE, SIDE), np.uint8)
+    rng = np.random.default_rng(seed)
+    for n in range(6):
+        x = int(rng.integers(110, 130))
+        cv2.line(lines, (x, 130 + 7 * n), (x + 85, 122 + 7 * n), 255, 2)
+    return cv2.GaussianBlur(lines.astype(np.float32) / 255, (0, 0), 0.7)
+
+
+def test_a_bundle_of_scratches_is_no_stain() -> None:
+    anomaly = stained(part_photo(), streaks(0), 0.6)
+    assert judge(anomaly, Family.SCRATCH).passed
+    verdict = judge(anomaly, Family.STAIN)
+    assert not verdict.passed
+    assert "Give the defect a compact shape:" in verdict.review
+
+
+def test_a_stain_that_the_surface_shows_through_is_no_hole_and_a_round_one_no_scratch() -> None:
+    anomaly = stained(part_photo(), blot(170, 150, 14))
+    stain = judge(anomaly).score
+    assert judge(anomaly, Family.HOLE).score < stain - 1
+    assert not judge(anomaly, Family.SCRATCH).passed
+
+
+def test_a_dent_has_no_colour_of_its_own_and_a_burn_is_dark() -> None:
+    alpha = blot(170, 150, 14)[..., None]
+    green = np.clip(part_photo() * (1 - 0.6 * alpha * np.array([1.0, 0.0, 1.0])), 0, 255).astype(np.uint8)
+    assert judge(green, Family.DENT).score < judge(green).score - 1
+    bright = np.clip(part_photo() * (1 + 0.45 * alpha), 0, 255).astype(np.uint8)
+    assert judge(bright, Family.BURN).score < judge(bright, Family.GLUE).score - 1
+
+
+def test_a_photo_without_colour_shows_no_coloured_defect() -> None:
+    good = np.repeat(cv2.cvtColor(part_photo(), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    alpha = 0.6 * blot(170, 150, 14)[..., None]
+    grey, blue = (np.clip(good * (1 - alpha * np.array(c)), 0, 255).astype(np.uint8) for c in ((1, 1, 1), (1, 0.7, 0)))
+    assert evaluate(good, grey, "disc", "stain", None).passed
+    verdict = evaluate(good, blue, "disc", "stain", None)
+    assert not verdict.passed
+    assert "Give the defect no colour:" in verdict.review
+
+
+def test_a_rectangle_is_excused_where_it_is_the_parts_own_outline() -> None:
+    plate = np.full((SIDE, SIDE, 3), 45, np.uint8)
+    plate[100:220, 80:240] = 150
+    noise = (2.5 * grain(4, 0.8) + 3 * grain(5, 3))[..., None]
+    plate = np.clip(cv2.GaussianBlur(plate, (0, 0), 0.8) + noise, 0, 255).astype(np.uint8)
+    whole, spot = plate.copy(), plate.copy()
+    whole[100:220, 80:240] = 0.5 * plate[100:220, 80:240]
+    spot[130:170, 120:180] = 0.5 * plate[130:170, 120:180]
+    boxes = [evaluate(plate, photo, "plate", "rust", None).measurements["boxiness"] for photo in (whole, spot)]
+    assert boxes[0] < 0.2
+    assert boxes[1] > 0.8
+
+
+def test_scores_tell_an_excellent_sample_from_a_fair_one() -> None:
+    scores = [judge(stained(part_photo(), blot(170, 150, 14), s)).score for s in (0.08, 0.15, 0.3)]
+    assert 7 <= scores[0] < scores[1] < scores[2] < 10
+
+
+def test_a_good_defect_in_a_slightly_recoloured_picture_passes() -> None:
+    good = stained(part_photo(), blot(170, 150, 14))
+    toned = np.clip(good * np.array([0.95, 1.0, 1.05]) + 3, 0, 255).astype(np.uint8)
+    assert judge(toned).score > judge(good).score - 0.7
 
 
 def test_the_verdict_is_reproducible_and_every_measurement_is_finite() -> None:

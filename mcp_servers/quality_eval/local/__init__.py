@@ -1,7 +1,8 @@
 """Quality evaluation without a model: measure, then judge.
 
-``evaluate`` finds what changed (mask_gen/local), measures its place (place.py) and its look (look.py), turns
-each measurement into a smooth factor (judge.py) and says in plain imperatives what to change.
+``evaluate`` finds what changed (mask_gen/local), measures its place (place.py), its look (look.py), what speaks for its
+kind (kind.py) and what else changed (outside.py), turns each measurement into a smooth factor (judge.py) and says in
+plain imperatives what to change.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import numpy as np
 
 from mcp_servers.knowledge.families import DefectProfile
 from mcp_servers.mask_gen.local import find_mask
-from mcp_servers.quality_eval.local.judge import Finding, judge_location, judge_quality, pct
+from mcp_servers.mask_gen.local.shape import ellipse
+from mcp_servers.quality_eval.local.factors import Finding, pct
+from mcp_servers.quality_eval.local.judge import judge_location, judge_quality
+from mcp_servers.quality_eval.local.kind import measure_kind
 from mcp_servers.quality_eval.local.look import measure_look
+from mcp_servers.quality_eval.local.outside import matched, measure_outside
 from mcp_servers.quality_eval.local.place import measure_place, solidity
 from mcp_servers.quality_eval.local.verdict import Verdict
-from mcp_servers.vision.scene import Image, Scene, analyse
+from mcp_servers.vision.scene import Image, Mask, Scene, analyse
 
 __all__ = ["Verdict", "evaluate"]
 
@@ -55,11 +60,15 @@ def evaluate(
             measurements={"changed": 0.0, "mask_confidence": found.confidence},
         )
     normal = follow(normal, found.shift)
-    scene = whole_part(analyse(normal), analyse(anomaly))
+    good = analyse(normal)
+    scene = whole_part(good, anomaly, found.mask)
     m = {"changed": 1.0, "mask_confidence": found.confidence}
-    m |= measure_place(normal, anomaly, found, scene)
-    m |= measure_look(normal, anomaly, found.mask, scene)
-    where = judge_location(m, profile.family if profile else None)
+    toned = matched(normal, anomaly, found)
+    m |= measure_place(found, scene, good.part)
+    m |= measure_look(toned, anomaly, found.mask, scene)
+    m |= measure_kind(toned, anomaly, found.mask, scene)
+    m |= measure_outside(normal, toned, anomaly, found)
+    where = judge_location(m, profile)
     how = judge_quality(m, profile)
     location = round(5 * prod(f.factor for f in where), 1)
     quality = round(5 * prod(f.factor for f in how), 1)
@@ -74,14 +83,24 @@ def evaluate(
     )
 
 
-def whole_part(good: Scene, edited: Scene) -> Scene:
+def whole_part(good: Scene, anomaly: Image, mask: Mask) -> Scene:
     """The good photo's scene, with the edited photo's outline where that shows the part more completely.
 
     A good photo that was made by removing a defect may have lost a piece of the part with it. More completely: the
     edited photo holds nearly all (97%) of what the good one shows, and is the more solid shape, which a spot that hangs
-    over the outline is not; or shows more than twice as much.
+    over the outline is not; or shows more than twice as much. Where most of the good photo's outline is the border of
+    the change ``mask``, the outline is of the painting's making, and the edited photo's counts. A change inside the
+    part leaves the outline as it is.
     """
-    if good.kind == "texture" or edited.kind == "texture":
+    inner = cv2.erode(good.part.astype(np.uint8), ellipse(2), borderValue=1) > 0
+    if good.kind == "texture" or not (mask & ~inner).any():
+        return good
+    edited = analyse(anomaly)
+    line = good.part & (cv2.erode(good.part.astype(np.uint8), ellipse(1), borderValue=1) == 0)
+    near, deep = (op(mask.astype(np.uint8), ellipse(5)) > 0 for op in (cv2.dilate, cv2.erode))
+    if np.count_nonzero(line & near & ~deep) > 0.5 * np.count_nonzero(line):
+        return edited
+    if edited.kind == "texture":
         return good
     before, after = np.count_nonzero(good.part), np.count_nonzero(edited.part)
     if np.count_nonzero(good.part & edited.part) < 0.97 * before:
@@ -108,8 +127,9 @@ def _review(findings: list[Finding], passed: bool, m: dict[str, float], item_nam
             problems.setdefault(finding.advice.split(":")[0], finding)
     if problems:
         return " ".join(f.advice for f in list(problems.values())[:MOST])
+    rest = "is unchanged" if m["recolour"] < 1 and m["drift"] < 0.3 else "changed little"
     return (
         f"The {anomaly_type} lies on the {item_name} and covers {pct(m['area_share'])} of it, "
         f"with {m['contrast']:.1f} times the surface's own variation. "
-        "Its sharpness and grain match the photo, and the rest is unchanged."
+        f"Its sharpness and grain match the photo, and the rest {rest}."
     )

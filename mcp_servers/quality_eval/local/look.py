@@ -29,7 +29,13 @@ def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dic
     averaged out. contrast: delta_e over the surface's own variation in the ring (surface_variation, dE).
     grain: variation below 1 px inside / in the ring. texture: variation below 3 px inside / in the calm places of
     the ring (near 0: painted flat).
-    whiteness: how much of the inside's variation is below 1 px, over the same in the ring (near 0: blurred).
+    fineness: variation below 1 px over that from 1 to 3 px, inside; about 2 for white noise, whatever its strength.
+    whiteness: fineness over that in the ring (near 0: blurred).
+    coarseness: variation from 1.5 to 4 px over that from 0.4 to 1.5 px, inside / in the ring (high: smooth blobs);
+    drawn towards 1 below 36 px of width, where the defect's own shape counts as its texture.
+    clipped: share of the inside that is black or white, as on scans of two levels.
+    colour_grain: variation of colour (a, b) below 1 px inside / in the ring; optics and demosaicing keep it low.
+    resolved: share of the defect that is 2 px away from its outline; what is thin says little of its texture.
     correlation and correlation_around: see `correlation`. seam: see `seam`.
     """
     window = window_around(mask)
@@ -44,16 +50,22 @@ def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dic
     inner = cv2.erode(m.astype(np.uint8), ellipse(2), borderValue=1) > 0
     core = inner if np.count_nonzero(inner) >= max(12, 0.15 * np.count_nonzero(m)) else m
     ring = ring_around(m, part)
-    out = contrast(lab_of(n), lab_of(a), m, ring)
-    luma = grey(a)
+    lab_n, lab_a, luma = lab_of(n), lab_of(a), grey(a)
+    out = contrast(lab_n, lab_a, m, ring)
+    out["resolved"] = np.count_nonzero(inner) / np.count_nonzero(m)
     fine_in, coarse_in = bands(luma, core)
     fine_out, coarse_out = bands(luma, ring)
     out["grain"] = (fine_in + QUIET / 2) / (fine_out + QUIET / 2)
     out["texture"] = (fine_in + coarse_in + QUIET) / (calm(luma, ring) + QUIET)
     out["correlation"], out["correlation_around"] = correlation(luma, core, ring)
+    coarse = [medium(luma, where, 1.5, 4.0) / medium(luma, where, 0.4, 1.5) for where in (core, ring)]
+    out["coarseness"] = (coarse[0] / coarse[1]) ** float(np.clip(np.sqrt(np.count_nonzero(core)) / 24 - 0.5, 0, 1))
+    out["clipped"] = float(np.mean((luma[core] <= 3) | (luma[core] >= 252)))
     white_in, white_out = fine_in / (coarse_in + QUIET), fine_out / (coarse_out + QUIET)
-    out["whiteness"] = white_in / max(white_out, 0.6)
-    change = np.linalg.norm(own_change(lab_of(n), lab_of(a), ring), axis=2).astype(np.float32)
+    out["fineness"], out["whiteness"] = white_in, white_in / max(white_out, 0.6)
+    colour_in, colour_out = (colour_grain(lab_a, where) for where in (core, ring))
+    out["colour_grain"] = (colour_in + QUIET / 2) / (colour_out + QUIET / 2)
+    change = np.linalg.norm(own_change(lab_n, lab_a, ring), axis=2).astype(np.float32)
     out["seam"] = seam(change, m, scene.blur * scale, own_steps(luma, ring))
     return out
 
@@ -72,8 +84,9 @@ def ring_around(mask: Mask, part: Mask) -> Mask:
     """Surface around the defect: on the part where enough of it is there, 3 px clear of the defect."""
     size = float(np.sqrt(np.count_nonzero(mask)))
     reach = int(np.clip(round(0.6 * size), 8, 40))
-    clear = cv2.dilate(mask.astype(np.uint8), ellipse(3)) > 0
-    ring = (cv2.dilate(mask.astype(np.uint8), ellipse(reach)) > 0) & ~clear
+    away = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
+    clear = away <= 3
+    ring = (away <= reach) & ~clear
     surface = ring & (cv2.erode(part.astype(np.uint8), ellipse(3), borderValue=1) > 0)
     for candidate in (surface, ring, ~clear, ~mask):
         if np.count_nonzero(candidate) >= 50:
@@ -84,18 +97,33 @@ def ring_around(mask: Mask, part: Mask) -> Mask:
 def bands(luma: Field, where: Mask) -> tuple[float, float]:
     """Mean absolute variation in grey levels of the pixels ``where``: below 1 px, and from 1 to 3 px.
 
-    The averages that are subtracted see only pixels of the same region (normalised convolution), so a region's
-    border does not count as its texture; the strongest 10% are left out, so a few edges do not decide.
+    The averages that are subtracted see only pixels of the same region, so a region's border does not count as its
+    texture; the strongest 10% are left out, so a few edges do not decide.
     """
-    weight = where.astype(np.float32)
-    near, far = (
-        cv2.GaussianBlur(luma * weight, (0, 0), sigma) / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
-        for sigma in (0.8, 3.0)
-    )
+    near, far = (mean_within(luma, where, sigma) for sigma in (0.8, 3.0))
     levels = []
     for band in (np.abs(luma - near)[where], np.abs(near - far)[where]):
         levels.append(float(band[band <= np.percentile(band, 90)].mean()))
     return levels[0], levels[1]
+
+
+def medium(luma: Field, where: Mask, low: float, high: float) -> float:
+    """Median variation, in grey levels, of the pixels ``where`` between the sigmas ``low`` and ``high`` (px)."""
+    band = mean_within(luma, where, low) - mean_within(luma, where, high)
+    return float(np.median(np.abs(band[where]))) + QUIET / 2
+
+
+def mean_within(luma: Field, where: Mask, sigma: float) -> Field:
+    """Gaussian mean that sees only pixels ``where`` (normalised convolution)."""
+    weight = where.astype(np.float32)
+    total = cv2.GaussianBlur(luma * weight, (0, 0), sigma)
+    return np.asarray(total / np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3))
+
+
+def colour_grain(lab: Field, where: Mask) -> float:
+    """Median variation of a and b (Lab) below 1 px of the pixels ``where``."""
+    fine = lab[..., 1:] - cv2.GaussianBlur(lab[..., 1:], (0, 0), 0.8)
+    return float(np.median(np.abs(fine[where])))
 
 
 def calm(luma: Field, where: Mask) -> float:
