@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from mcp_servers.mask_gen.local.shape import ellipse, lab_of
+from mcp_servers.vision.pixels import length, median, percentile
 from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
 
 WORK = 1024
@@ -65,7 +66,7 @@ def measure_look(normal: Image, anomaly: Image, mask: Mask, scene: Scene) -> dic
     out["fineness"], out["whiteness"] = white_in, white_in / max(white_out, 0.6)
     colour_in, colour_out = (colour_grain(lab_a, where) for where in (core, ring))
     out["colour_grain"] = (colour_in + QUIET / 2) / (colour_out + QUIET / 2)
-    change = np.linalg.norm(own_change(lab_n, lab_a, ring), axis=2).astype(np.float32)
+    change = length(own_change(lab_n, lab_a, ring))
     out["seam"] = seam(change, m, scene.blur * scale, own_steps(luma, ring))
     return out
 
@@ -103,14 +104,14 @@ def bands(luma: Field, where: Mask) -> tuple[float, float]:
     near, far = (mean_within(luma, where, sigma) for sigma in (0.8, 3.0))
     levels = []
     for band in (np.abs(luma - near)[where], np.abs(near - far)[where]):
-        levels.append(float(band[band <= np.percentile(band, 90)].mean()))
+        levels.append(float(band[band <= percentile(band, 90)].mean()))
     return levels[0], levels[1]
 
 
 def medium(luma: Field, where: Mask, low: float, high: float) -> float:
     """Median variation, in grey levels, of the pixels ``where`` between the sigmas ``low`` and ``high`` (px)."""
     band = mean_within(luma, where, low) - mean_within(luma, where, high)
-    return float(np.median(np.abs(band[where]))) + QUIET / 2
+    return median(np.abs(band[where])) + QUIET / 2
 
 
 def mean_within(luma: Field, where: Mask, sigma: float) -> Field:
@@ -123,14 +124,14 @@ def mean_within(luma: Field, where: Mask, sigma: float) -> Field:
 def colour_grain(lab: Field, where: Mask) -> float:
     """Median variation of a and b (Lab) below 1 px of the pixels ``where``."""
     fine = lab[..., 1:] - cv2.GaussianBlur(lab[..., 1:], (0, 0), 0.8)
-    return float(np.median(np.abs(fine[where])))
+    return median(np.abs(fine[where]))
 
 
 def calm(luma: Field, where: Mask) -> float:
     """Variation below 3 px (as in `bands`, both together) in the calmest sixth of a region's 5 px neighbourhoods."""
     near, far = cv2.GaussianBlur(luma, (0, 0), 0.8), cv2.GaussianBlur(luma, (0, 0), 3.0)
     local = cv2.blur(np.abs(luma - near) + np.abs(near - far), (5, 5))
-    return float(np.percentile(local[where], 15))
+    return percentile(local[where], 15)
 
 
 def correlation(luma: Field, core: Mask, ring: Mask) -> tuple[float, float]:
@@ -157,12 +158,12 @@ def correlation(luma: Field, core: Mask, ring: Mask) -> tuple[float, float]:
 
 def contrast(normal: Field, anomaly: Field, mask: Mask, ring: Mask) -> dict[str, float]:
     """delta_e and contrast (see `measure_look`) from two Lab windows; what the ring changed by is no contrast."""
-    change = np.linalg.norm(cv2.GaussianBlur(own_change(normal, anomaly, ring), (0, 0), 1.0), axis=2)
-    delta_e = float(np.percentile(change[mask], 90))
+    change = length(cv2.GaussianBlur(own_change(normal, anomaly, ring), (0, 0), 1.0))
+    delta_e = percentile(change[mask], 90)
     own = cv2.GaussianBlur(anomaly, (0, 0), 1.0)
     around = cv2.GaussianBlur(anomaly, (0, 0), 6.0)
-    varies = np.linalg.norm(own - around, axis=2)[ring]
-    surface = varies[varies <= np.percentile(varies, 85)]  # edges and neighbouring parts are not the surface
+    varies = length((own - around)[ring])
+    surface = varies[varies <= percentile(varies, 85)]  # edges and neighbouring parts are not the surface
     variation = float(np.sqrt(np.mean(surface**2)))
     return {"delta_e": delta_e, "surface_variation": variation, "contrast": delta_e / (variation + 1.0)}
 
@@ -170,14 +171,15 @@ def contrast(normal: Field, anomaly: Field, mask: Mask, ring: Mask) -> dict[str,
 def own_change(normal: Field, anomaly: Field, ring: Mask) -> Field:
     """Edited less good photo (Lab), less the median of that in the ring: recolouring cancels."""
     change = anomaly - normal
-    return np.asarray(change - np.median(change[ring], axis=0))
+    usual = [median(change[..., channel][ring]) for channel in range(3)]
+    return np.asarray(change - np.array(usual, np.float32))
 
 
 def own_steps(luma: Field, ring: Mask) -> float:
     """Median step (in L, 0-100) between pixels two apart in any direction: what the surface's own grain shows."""
     kernel = np.ones((3, 3), np.uint8)
     steps = cv2.dilate(cv2.dilate(luma, kernel) - cv2.erode(luma, kernel), kernel)
-    return float(np.median(steps[ring])) / 2.55
+    return median(steps[ring]) / 2.55
 
 
 def seam(change: Field, mask: Mask, blur: float, own: float) -> float:
@@ -194,6 +196,6 @@ def seam(change: Field, mask: Mask, blur: float, own: float) -> float:
     slope = cv2.dilate(change, kernel) - cv2.erode(change, kernel)
     line = (cv2.dilate(solid, kernel) > 0) & (cv2.erode(solid, kernel, borderValue=1) == 0)
     steps = cv2.dilate(np.where(line, slope, 0).astype(np.float32), kernel)[line]
-    strength = float(np.percentile(change[mask], 75)) + 1.0
+    strength = percentile(change[mask], 75) + 1.0
     hardness = float(np.clip((float(np.median(steps)) - own) / strength, 0.0, 1.0))
     return hardness - erf(1 / (max(blur, 0.4) * sqrt(2)))

@@ -8,6 +8,7 @@ import numpy as np
 from mcp_servers.mask_gen.local import MaskResult
 from mcp_servers.mask_gen.local.register import tone
 from mcp_servers.mask_gen.local.shape import ellipse, lab_of
+from mcp_servers.vision.pixels import length, median
 from mcp_servers.vision.scene import Field, Image, Mask
 
 WORK = 256
@@ -45,9 +46,9 @@ def measure_outside(normal: Image, toned: Image, anomaly: Image, found: MaskResu
     away = cv2.dilate(mask.astype(np.uint8), ellipse(6)) == 0
     if not away.any():
         return {"recolour": 0.0, "elsewhere": 0.0, "drift": drift}
-    left = np.linalg.norm(cv2.GaussianBlur(after - same, (0, 0), 3.0), axis=2)
+    left = length(cv2.GaussianBlur(after - same, (0, 0), 3.0))
     return {
-        "recolour": float(np.median(np.linalg.norm(after - before, axis=2)[away])),
+        "recolour": median(length(after - before)[away]),
         "elsewhere": float(np.mean((left > SEEN) & away)),
         "drift": drift,
     }
