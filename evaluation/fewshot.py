@@ -17,8 +17,8 @@ from mcp_servers.knowledge.catalogue import profile_for
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.quality_eval.local import evaluate
 
-SIZES = ("small", "medium-sized", "medium-sized", "large")
-SEVERITIES = ("mild", "moderate", "moderate", "pronounced")
+SIZES = ("small", "medium-sized", "large", "very large")
+SEVERITIES = ("moderate", "moderate", "pronounced", "severe")
 """Words of the ladders by which the real defects are varied."""
 
 

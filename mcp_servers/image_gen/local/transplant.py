@@ -29,7 +29,7 @@ from mcp_servers.vision.scene import Field, Image, Mask, Scene
 SCALES = 0.7, 0.85, 1.0, 1.2, 1.4
 """Size of each word of the size ladder, as a factor on the example's own."""
 
-STRENGTHS = 0.5, 0.75, 1.0, 1.15, 1.3
+STRENGTHS = 0.5, 0.75, 1.0, 1.4, 1.8
 """Strength of each word of the severity ladder, as a factor on the example's own."""
 
 SITES = 10
@@ -163,8 +163,9 @@ def _lay(patient: Patient, piece: Piece, pose: posing.Poses, strength: float, st
     plain = level + OURS * (relit - level) + THEIRS * (own - level)
     look = np.exp(own + fields["plain"][..., None] * (plain - own)) - DARK
     after = base + cover[..., None] * (look - under) + outer[..., None] * (look - base)
-    tone = np.exp(streams("tone").normal(0, 0.06) * (1 - fields["own"]))
-    change = strength * tone[..., None] * (to_srgb(after) - to_srgb(base))
+    bold = strength + (min(strength, 1.0) - strength) * fields["own"]  # stuff of its own is never bolder than it is
+    bold *= np.exp(streams("tone").normal(0, 0.06) * (1 - fields["own"]))
+    change = bold[..., None] * (to_srgb(after) - to_srgb(base))
     cover = np.maximum(cover, outer)
     change = looks.as_sharp(change, piece.blur, patient.scene.blur)
     noise = float(np.sqrt(max(patient.scene.noise**2 - piece.noise**2, 0)))
