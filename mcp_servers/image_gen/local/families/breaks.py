@@ -13,7 +13,7 @@ from mcp_servers.image_gen.local.canvas import Canvas, Layer
 from mcp_servers.image_gen.local.families import _surface as surface
 from mcp_servers.image_gen.local.fill import fill
 from mcp_servers.image_gen.local.maps import two_tone
-from mcp_servers.image_gen.local.shading import Colour, luma, ramp
+from mcp_servers.image_gen.local.shading import Colour, luma, ramp, to_srgb
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.image_gen.local.strokes import sample, smooth
@@ -32,10 +32,10 @@ def gap(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     """The part broken in two: a ragged gap, often wider at one end, through which what lies behind shows."""
     rng = streams("shape")
     length = canvas.length
-    points = strokes.path(rng, (0, 0), canvas.angle, 1.1 * length, wander=0.25, kinks=0.45, count=48)
+    points = strokes.path(rng, (0, 0), canvas.angle, 1.1 * length, wander=0.16, kinks=0.42, count=48)
     points = strokes.splintered(rng, strokes.centred(points, canvas.centre), 0.10)
     line = strokes.ribbon(points, canvas.shape, 0.5 * length)
-    width = length * (0.03 + 0.07 * spec.strength) * float(np.exp(rng.uniform(-0.7, 0.6)))
+    width = length * (0.03 + 0.07 * spec.strength) * float(np.exp(rng.uniform(-1.4, 0.5)))
     width = max(width, 2.5 * canvas.hair)
     ends = rng.permutation([1.0, float(rng.uniform(0.1, 1.0))])
     t = np.linspace(0, 1, 96)
@@ -50,17 +50,23 @@ def gap(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
         profile = width * (share * (wedge + flare) * np.clip(1 + 0.35 * smooth(rng, 96, 12, 3), 0.2, 2.0))
         sides.append(sample(profile.astype(np.float32), line.along))
     half = np.where(line.offset > 0, sides[0], sides[1])
-    field = np.asarray(half - line.near + 0.022 * length * rough, np.float32)
+    field = np.asarray(half - line.near + 0.016 * length * rough, np.float32)
     field = np.where(line.near > 0.45 * length, -length, field).astype(np.float32)
     soft = 0.4 * canvas.hair
     gone = ramp(field, -soft, soft)
     behind = _behind(canvas, True, _border(canvas), streams)
+    calm = cv2.GaussianBlur(canvas.base, (0, 0), 1.2 * canvas.scale)
+    apart = np.linalg.norm(to_srgb(calm) - to_srgb(behind), axis=2)
+    part = ramp(apart, 10.0, 30.0)  # not where the outline took in a piece of the ground
     shade = surface.cast_shadow(canvas, (1 - gone) * canvas.part, max(0.03 * length, 1.5 * canvas.hair))
-    behind = behind * np.exp(-0.9 * shade * gone)[..., None]
+    deep = np.exp(-np.maximum(field, 0) / (0.025 * length))  # little light reaches the foot of the walls
+    within = ramp(cv2.GaussianBlur(canvas.part, (0, 0), 0.02 * length), 0.45, 0.85)  # open to the light at its ends
+    behind = behind * np.exp(-(0.7 * shade + 1.3 * deep) * gone * within)[..., None]
     rgb, face = _face(canvas, spec, streams, field, 0.3 * width, clean=False)
     rgb = rgb + gone[..., None] * (behind - rgb)
     beyond = cv2.distanceTransform((canvas.part < 0.02).astype(np.uint8), cv2.DIST_L2, 5)
-    gone = gone * ramp(beyond, 3.0 * _border(canvas), _border(canvas))
+    gone = gone * part * ramp(beyond, 3.0 * _border(canvas), _border(canvas))
+    face = np.asarray(face * part, np.float32)
     keep = np.asarray(1 - np.maximum(gone, 0.7 * face), np.float32)
     return Layer(surface.exact(canvas, np.asarray(rgb, np.float32), gone), np.maximum(gone, face), keep)
 

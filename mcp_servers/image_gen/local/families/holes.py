@@ -80,12 +80,12 @@ def _puncture(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     flap = np.exp(-((away / curl) ** 1.3)) * np.clip(0.7 + 0.5 * ruffle, 0.0, 1.6) * (1 - dark)
     height = cv2.GaussianBlur(np.asarray(0.75 * curl * flap, np.float32), (0, 0), max(0.12 * curl, 0.6))
     strength = canvas.depth(spec.strength)
-    gain = relief_gain(height, canvas.light, 1.5 * strength) ** (1 - dark)
+    gain = relief_gain(height, canvas.light, 1.9 * strength) ** (1 - dark)
     sag = np.exp(-((away / (0.45 * radius)) ** 2))  # the surface around it is drawn in and soiled
     gain = gain * np.exp(-strength * (0.28 * sag * np.clip(0.8 + 0.5 * ruffle, 0, 1.6)))
     gain = gain * np.exp(-dark * (0.7 + 2.0 * strength) * np.clip(1 + 0.25 * ruffle, 0.5, 1.5))
     bright = glint(height, canvas.light, 16.0) * (1 - dark) * min(1.0, 1.3 * strength)
-    rgb = cavity(canvas.base, np.asarray(gain, np.float32)) + ((0.06 + 0.6 * canvas.tone) * bright[..., None])
+    rgb = cavity(canvas.base, np.asarray(gain, np.float32)) + ((0.08 + 0.9 * canvas.tone) * bright[..., None])
     support = np.maximum(dark, ramp(np.abs(np.log(gain)) / max(strength, 0.02), 0.06, 0.35))
     return Layer(np.asarray(rgb, np.float32), support, keep=np.asarray(1 - 0.7 * dark, np.float32))
 

@@ -140,7 +140,7 @@ def cut(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     relief = np.asarray(0.7 * width * lip * (1 - slit), np.float32)
     gain = relief_gain(relief, canvas.light, 1.2 * depth) ** (1 - slit)
     facing = line.offset / np.maximum(half, 1e-3) * _across_light(canvas)
-    gain = gain * np.exp(-(0.25 * spec.strength + depth) * slit * (2.7 + 0.5 * np.clip(facing, -1, 1)))
+    gain = gain * np.exp(-(0.15 * spec.strength + 0.9 * depth) * slit * (2.7 + 0.5 * np.clip(facing, -1, 1)))
     rgb = canvas.shaded(np.asarray(gain, np.float32))
     shine = glint(relief, canvas.light, 12.0) * (1 - slit) * min(1.0, depth)
     fibres = 0.35 * spec.strength * lip * (share > 0.5) * (1 - slit)  # paler where the finish is cut

@@ -151,7 +151,7 @@ def _abrasion(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     chips = surface.grained(canvas, streams("flakes"), max(2.4 * canvas.hair, 0.07 * radius), 2.2, 1.2)
     cloud = fractal(streams("cloud"), canvas.shape, max(0.6 * radius, 4.0), 3)
     rubbed = inner * ramp(grain + 1.6 * (inner - 0.6), -0.6, 0.9)
-    flaked = ramp(chips + 1.2 * (inner - 1), 1.1, 1.7) * inner
+    flaked = ramp(chips + 1.2 * (inner - 1), 1.3, 2.0) * inner
     size = max(canvas.hair, 0.02 * radius)
     relief = size * (0.25 * grain * rubbed - 0.5 * flaked)
     strength = canvas.depth(spec.strength)
@@ -163,7 +163,7 @@ def _abrasion(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     if spec.colour is not None:
         tone = 1.0 if float(np.mean(spec.colour)) > 255 * level**0.45 else -1.0
     worn = (0.35 * rubbed + 0.45 * inner) * np.clip(1 + 0.25 * cloud, 0.3, 1.6)
-    gain = np.asarray(gain * np.exp(strength * (tone * worn - 0.7 * flaked)), np.float32)
+    gain = np.asarray(gain * np.exp(strength * (tone * worn - 0.5 * flaked)), np.float32)
     support = np.maximum(ramp(rubbed, 0.02, 0.3), ramp(flaked, 0.02, 0.3)) * ramp(inner, 0.0, 0.15)
     return Layer(apply_gain(canvas.base, gain), np.maximum(support, ramp(inner, 0.1, 0.4)).astype(np.float32))
 
