@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log
 
-FAIR = 0.92
+FAIR = 0.93
 """Factor of what is just good enough; the rest is earned by being better than that."""
 
 

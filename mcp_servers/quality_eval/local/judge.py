@@ -89,8 +89,8 @@ def _strength(m: dict[str, float], profile: DefectProfile | None) -> list[Findin
     limit = 45.0 if asked in VISIBILITY else 90.0
     enough = VISIBILITY.get(asked, 1.0)
     return [
-        Finding(grade(m["contrast"], 0.7 * enough, 2.4 * enough, 6.0 * enough, 0.15), faint),
-        Finding(grade(m["delta_e"], 1.3, 5.0 * enough, 20.0 * enough, 0.3), weak),
+        Finding(grade(m["contrast"], 0.6 * enough, 2.2 * enough, 6.0 * enough, 0.15), faint),
+        Finding(grade(m["delta_e"], 1.1, 4.0 * enough, 20.0 * enough, 0.3), weak),
         Finding(ramp(m["delta_e"], 2 * limit, limit, 0.6), strong),
     ]
 
@@ -209,7 +209,7 @@ def _outside(m: dict[str, float]) -> list[Finding]:
     other = f"Leave everything outside the defect unchanged: {pct(m['elsewhere'])} of the picture changed visibly."
     moved = f"Leave everything outside the defect unchanged: the photo moved by {m['drift']:.1f}% of its size."
     return [
-        Finding(grade(m["recolour"], 16.0, 5.0, 1.0, 0.15), colour),
+        Finding(grade(m["recolour"], 17.0, 6.0, 1.0, 0.15), colour),
         Finding(ramp(m["elsewhere"], 0.15, 0.04, 0.2), other),
         Finding(grade(m["drift"], 5.0, 1.5, 0.3, 0.5), moved),
     ]
