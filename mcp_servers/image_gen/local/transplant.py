@@ -159,7 +159,7 @@ def _lay(patient: Patient, piece: Piece, pose: posing.Poses, strength: float, st
     cover, outer = np.clip(cover, 0, 1) * fence, np.clip(outer, 0, 1) * fence
     own = np.log(rgb + DARK) + gain
     relit = np.log(under + DARK) + shade
-    level = cv2.GaussianBlur(relit, (0, 0), max(1.5, 0.02 * piece.length))
+    level = looks.lowpass(relit, max(1.5, 0.02 * piece.length))
     plain = level + OURS * (relit - level) + THEIRS * (own - level)
     look = np.exp(own + fields["plain"][..., None] * (plain - own)) - DARK
     after = base + cover[..., None] * (look - under) + outer[..., None] * (look - base)

@@ -69,3 +69,11 @@ def as_sharp(change: NDArray[np.float32], blur: float, wanted: float) -> NDArray
     if blur > 1.3 * wanted:
         return np.asarray(change + 0.5 * (change - cv2.GaussianBlur(change, (0, 0), min(blur, 2.0))))
     return change
+
+
+def lowpass(image: Colour, sigma: float) -> Colour:
+    """A Gaussian blur (sigma px), made on a smaller copy where it is wide."""
+    step = max(1.0, sigma / 3)
+    size = (max(1, round(image.shape[1] / step)), max(1, round(image.shape[0] / step)))
+    small = cv2.GaussianBlur(cv2.resize(image, size, interpolation=cv2.INTER_AREA), (0, 0), sigma / step)
+    return np.asarray(cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)

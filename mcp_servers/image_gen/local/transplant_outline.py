@@ -1,4 +1,4 @@
-"""A mask beside the part's outline: where the part would be, how far the defect's stuff reaches, how its border ends."""
+"""A mask beside the part's outline: where the part would be, how far the defect's stuff reaches, how it ends."""
 
 from __future__ import annotations
 
@@ -28,18 +28,21 @@ def whole_part(part: Mask, mask: Mask, inside: Mask) -> Mask:
     if not known.any():
         return part | mask
     guess = push_pull(np.repeat((part & ~mask)[..., None], 3, 2).astype(np.float32), known.astype(np.float32))[..., 0]
-    radius = max(1, round(0.06 * float(np.sqrt(part.sum()))))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    solid = cv2.morphologyEx(part.astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    solid = opened(part, 0.06 * float(np.sqrt(part.sum())))
     return np.asarray(np.where(mask, (guess > 0.5) | solid, part) & inside)
 
 
+def opened(mask: Mask, radius: float) -> Mask:
+    """The mask without what is slimmer than twice ``radius`` (at least 1 px)."""
+    radius = max(1.0, radius)
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    core = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1] > radius
+    return grown(core, radius) & mask
+
+
 def closed(mask: Mask, radius: float) -> Mask:
-    """The mask without gaps and bays narrower than ``radius``: what lies over a wide defect hides it there."""
-    size = 2 * max(1, round(radius)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    padded = np.pad(mask, size).astype(np.uint8)
-    return np.asarray(cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[size:-size, size:-size] > 0)
+    """The mask without gaps and bays narrower than twice ``radius``: what lies over a wide defect hides it there."""
+    return ~opened(~mask, radius)
 
 
 def reach_of(mask: Mask, surface: Mask, share: float, length: float) -> Field:
@@ -76,9 +79,7 @@ def feather(lab: NDArray[np.float32], mask: Mask, surface: Mask, length: float) 
 
 def sticking_out(mask: Mask, surface: Mask, length: float) -> Mask:
     """What of the mask truly sticks out of the part; slivers along the outline are how it was drawn."""
-    size = 2 * max(1, round(0.015 * length)) + 3
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    return np.asarray(cv2.morphologyEx((mask & ~surface).astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0)
+    return opened(mask & ~surface, 0.015 * length + 1)
 
 
 def continued(linear: Colour, known: Mask, missing: Mask, blur: float, rng: np.random.Generator) -> Colour:

@@ -15,6 +15,7 @@ from mcp_servers.errors import ToolInputError
 from mcp_servers.image_gen.local import transplant_outline as outlines
 from mcp_servers.image_gen.local.fill import push_pull
 from mcp_servers.image_gen.local.shading import DARK, Colour, luma, ramp, to_linear, to_srgb
+from mcp_servers.image_gen.local.transplant_look import lowpass
 from mcp_servers.vision.scene import Field, Image, Mask, Scene, analyse
 
 LARGEST = 0.9
@@ -145,7 +146,7 @@ def take(example: Example, scene: Scene, chosen: Mask, scale: float, rng: np.ran
     own, plain = np.ones(mask.shape, np.float32), np.zeros(mask.shape, np.float32)
     smooth = _smooth(linear, around.astype(np.float32)) if around.any() else linear
     change = _log(linear) - _log(smooth)
-    shade = np.asarray(cv2.GaussianBlur(change, (0, 0), max(1.5, 0.02 * length)), np.float32)
+    shade = lowpass(change, max(1.5, 0.02 * length))
     if around.sum() > 0.03 * mask.sum():
         differs = np.linalg.norm(_lab(cv2.GaussianBlur(linear, (0, 0), 0.8)) - _lab(smooth), axis=2)
         texture = max(0.0, float(np.percentile(differs[around], 95)) - OWN[0])
