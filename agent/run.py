@@ -66,6 +66,9 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument("--example", default="", metavar="IMAGE", help="photo of a real defect to transplant")
     parser.add_argument("--example-mask", default="", metavar="MASK", help="its mask, as large as it: white = defect")
     parser.add_argument("--count", type=int, default=0, help="how many defects (default: as the prompt says)")
+    parser.add_argument(
+        "--mask-margin", type=int, default=0, metavar="PX", help="grow the mask by so many pixels (default 0: exact)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed, another defect (default 0)")
     parser.add_argument(
         "--threshold", type=float, default=7.0, help="score (0-10) from which a sample passes (default 7)"
@@ -146,6 +149,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         ("max_images", 1, 20),
         ("max_turns", 5, 200),
         ("count", 0, 12),
+        ("mask_margin", 0, 200),
         ("seed", 0, 2**63 - 1),
     )
     for name, low, high in limits:
@@ -176,6 +180,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         example_image=str(Path(options.example).resolve()) if options.example else "",
         example_mask=str(Path(options.example_mask).resolve()) if options.example_mask else "",
         count=options.count,
+        margin=options.mask_margin,
         threshold=options.threshold,
         max_images=options.max_images,
         max_turns=options.max_turns,

@@ -23,11 +23,11 @@ class Task:
     """One synthesis task: photo, item, anomaly type and the user's options.
 
     ``image`` is what the tool servers are given (a path they may read, or a data URI); ``region`` is empty, or
-    "x,y,width,height" in pixels of the upright photo, or a mask image's path. ``example_image`` and ``example_mask``
-    name a photo of a real defect and its mask, "" where there is none; ``count`` is the number of defects, 0 where the
-    prompt decides. ``threshold`` is the score (0-10)
-    from which a sample passes; ``max_images`` the number of attempts (N of Algorithm 1); ``max_turns`` bounds
-    the assistant's turns.
+    "x,y,width,height" in pixels of the upright photo, or a mask image's path. ``example_image`` and
+    ``example_mask`` name a photo of a real defect and its mask, "" where there is none; ``count`` is the number of
+    defects, 0 where the prompt decides; ``margin`` the pixels by which the mask is grown. ``threshold`` is the
+    score (0-10) from which a sample passes; ``max_images`` the number of attempts (N of Algorithm 1); ``max_turns``
+    bounds the assistant's turns.
     """
 
     image: str
@@ -38,6 +38,7 @@ class Task:
     example_image: str = ""
     example_mask: str = ""
     count: int = 0
+    margin: int = 0
     threshold: float = 7.0
     max_images: int = 3
     max_turns: int = 12

@@ -195,14 +195,12 @@ class Toolbox:
         if ORIGINAL in properties:
             bound[ORIGINAL] = self.handle_of(images[0])
         options = {"seed": task.seed, "region": task.region, "threshold": task.threshold}
-        wishes = {"example_image": task.example_image, "example_mask": task.example_mask, "count": task.count}
-        if tool.name == "image_gen" and (
-            lost := [name for name, wish in wishes.items() if wish and name not in properties]
-        ):
+        wishes = {name: wish for name, wish in _wishes(tool.name, task).items() if wish}
+        if lost := [name for name in wishes if name not in properties]:
             raise ToolboxError(
-                f"this server's image_gen takes no {lost[0]}: leave that option out, or use the built-in one"
+                f"this server's {tool.name} takes no {lost[0]}: leave that option out, or use the built-in one"
             )
-        options |= {name: wish for name, wish in wishes.items() if wish}
+        options |= wishes
         bound |= {name: value for name, value in options.items() if name in properties and value != ""}
         return bound, ""
 
@@ -250,6 +248,13 @@ class Toolbox:
             if error.code == types.CONNECTION_CLOSED:
                 raise ToolboxError(DIED.format(name)) from error
             raise ToolboxError(error.message) from error
+
+
+def _wishes(tool: str, task: Task) -> dict[str, Any]:
+    """What the user may ask of a tool beyond seed, region and threshold; empty and 0 mean no wish."""
+    if tool == "image_gen":
+        return {"example_image": task.example_image, "example_mask": task.example_mask, "count": task.count}
+    return {"margin": task.margin} if tool == "mask_gen" else {}
 
 
 def _visible(tool: types.Tool) -> list[str]:

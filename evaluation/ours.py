@@ -15,12 +15,14 @@ from evaluation.data import Image, Pair, pick
 from evaluation.errors import EvaluationError
 from mcp_servers.image_gen.local import RegionError, render
 from mcp_servers.knowledge.catalogue import UnknownAnomalyType, general_page, material_of, profile_for
-from mcp_servers.mask_gen.local import find_mask
+from mcp_servers.mask_gen.local import find_mask, widened
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.quality_eval.local import evaluate
 
 DRAWS = 3
 """Attempts at a pair: the first that passes the judge counts, else the best."""
+MARGIN = 0.008
+"""Margin of the masks, as a share of the photo's longer side (1 px of 128): people label a little wide."""
 SPREAD = (-1, 0, 1)
 """Steps along the ladders of size and severity by which a prompt is varied, each as likely."""
 
@@ -73,7 +75,7 @@ def make_pair(normals: Sequence[Image], item: str, kind: str, rng: np.random.Gen
         verdict = evaluate(photo, image, item, kind, profile)
         found = find_mask(photo, image)
         if found.found and verdict.score > best_score:
-            best, best_score = Pair(image, found.mask, kind), verdict.score
+            best, best_score = Pair(image, widened(found.mask, round(MARGIN * max(image.shape))), kind), verdict.score
             if verdict.passed:
                 break
     return best

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mcp_servers.mask_gen.local import find_mask
+from mcp_servers.mask_gen.local import find_mask, widened
 from mcp_servers.vision.scene import Image, Mask
 
 DATA = Path(os.environ.get("ANOMALY_AGENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -175,6 +175,15 @@ def test_photos_of_different_size_are_refused_with_the_cure() -> None:
 def test_what_is_not_an_rgb_photo_is_refused(broken: np.ndarray) -> None:
     with pytest.raises(ValueError, match="normal image"):
         find_mask(broken, broken)
+
+
+def test_a_margin_grows_the_mask_by_so_many_pixels_and_an_empty_one_stays_empty() -> None:
+    mask = np.zeros((40, 50), bool)
+    assert not widened(mask, 3).any()
+    mask[10:20, 20:30] = True
+    ys, xs = np.nonzero(widened(mask, 3))
+    assert (ys.min(), ys.max(), xs.min(), xs.max()) == (7, 22, 17, 32)
+    assert widened(mask, 0) is mask
 
 
 def test_a_half_megapixel_pair_takes_less_than_a_second() -> None:

@@ -11,7 +11,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from mcp_servers.images import Photo, jpeg_preview
-from mcp_servers.mask_gen.local import find_mask
+from mcp_servers.mask_gen.local import find_mask, widened
 from mcp_servers.mask_gen.overlay import draw_overlay
 from mcp_servers.serving import IMAGE_ARGUMENT, image_result, make_tool, text_result
 from mcp_servers.store import Store, same_scale_views
@@ -26,11 +26,14 @@ def tools(store: Store) -> list[Tool]:
     def mask_gen(
         anomaly_image: Annotated[str, Field(description="the image with the defect: " + IMAGE_ARGUMENT)],
         normal_image: Annotated[str, Field(description="the original photo it was made from")],
+        margin: Annotated[
+            int, Field(description="pixels by which the mask is grown, as people label; 0 = exact", ge=0, le=200)
+        ] = 0,
     ) -> CallToolResult:
         """Find the defect's pixel mask by comparing the two images; may find nothing, and then says so.
 
-        Returns the mask's handle, an overlay preview, the area, boxes (x, y, width, height) and a confidence
-        from 0 to 1. Call it once, on the image that passed.
+        Returns the mask's handle, an overlay preview, the area and boxes (x, y, width, height) of what changed, before
+        any margin, and a confidence from 0 to 1. Call it once, on the image that passed.
         """
         started = time.perf_counter()
         anomaly_handle, anomaly = store.resolve(anomaly_image)
@@ -45,6 +48,7 @@ def tools(store: Store) -> list[Tool]:
             "regions": len(result.boxes),
             "confidence": round(result.confidence, 3),
             "method": result.method,
+            "margin": margin,
             "note": result.note,
             "anomaly_image": anomaly_handle,
             "normal_image": normal_handle,
@@ -53,8 +57,9 @@ def tools(store: Store) -> list[Tool]:
         }
         if not result.found:
             return text_result(facts | {"seconds": round(time.perf_counter() - started, 3)})
-        mask = store.put(Photo(np.where(result.mask, 255, 0).astype(np.uint8)))
-        preview = jpeg_preview(draw_overlay(anomaly_view, result.mask))
+        label = widened(result.mask, margin)
+        mask = store.put(Photo(np.where(label, 255, 0).astype(np.uint8)))
+        preview = jpeg_preview(draw_overlay(anomaly_view, label))
         facts |= {"mask": mask, "seconds": round(time.perf_counter() - started, 3)}
         return image_result(facts, preview, mask, "Defect mask")
 

@@ -63,13 +63,13 @@ class Orientation:
 class DefectSpec:
     """What was read from a prompt.
 
-    ``size`` and ``severity`` are ladder words; ``relative_size`` is the defect's length as a share of the
-    part's extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper",
-    "lower", "left", "right", "surface", "interior", "near_edge",
-    "conductor", "end", "whole", "everywhere"). ``colours`` holds what the prompt offers ("red or blue"), of which
-    ``in_one_colour`` picks; ``colour`` is sRGB 0-255 of the first, or None where the prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``rigid`` says that the prompt names a
-    hard material, ``pliant`` one that drapes or tears. ``count`` is at least 1;
-    ``clustered`` says that several defects sit close together.
+    ``size`` and ``severity`` are ladder words; ``relative_size`` is the defect's length as a share of the part's
+    extent, ``strength`` in (0, 1]. ``place`` holds keywords ("edge", "corner", "centre", "upper", "lower", "left",
+    "right", "surface", "interior", "near_edge", "conductor", "end", "whole", "everywhere"). ``colours`` holds what
+    the prompt offers ("red or blue"), of which ``in_one_colour`` picks; ``colour`` is sRGB 0-255 of the first, or
+    None where the prompt names none. ``shapes`` holds words such as "hairline" or "jagged". ``rigid`` says that the
+    prompt names a hard material, ``pliant`` one that drapes or tears. ``count`` is at least 1; ``clustered`` says
+    that several defects sit close together.
     """
 
     family: Family

@@ -10,13 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from mcp_servers.mask_gen.local.exact import find_exact, same_photo
+from mcp_servers.mask_gen.local.margin import widened
 from mcp_servers.mask_gen.local.registered import find_registered
 from mcp_servers.mask_gen.local.result import MaskResult
 from mcp_servers.vision.memo import remember
 from mcp_servers.vision.pixels import differs
 from mcp_servers.vision.scene import Image
 
-__all__ = ["MaskResult", "find_mask"]
+__all__ = ["MaskResult", "find_mask", "widened"]
 
 
 def find_mask(normal: Image, anomaly: Image) -> MaskResult:
