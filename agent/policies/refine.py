@@ -93,6 +93,10 @@ _ADVICE: tuple[tuple[str, Callable[[str, str], Refinement]], ...] = (
     ("match the grain of the photo", _say("The defect has the same grain as the photo.")),
     ("give the defect an elongated shape", _say("The defect is long and thin.")),
     ("give the defect a compact shape", _say("The defect is round and compact.")),
+    ("make the defect darker", lambda p, _: step(p, severity=1)),
+    ("show light and shade only", _say("Only light and shade change, never the material's own colour.")),
+    ("give the defect the brown or orange of rust", _say("Its colour is the brown or orange of rust.")),
+    ("give the defect no colour", _say("The defect is plain grey, as the photo is.")),
     ("leave everything outside the defect unchanged", _say("No pixel outside the defect changes.")),
 )
 
