@@ -77,6 +77,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "beige": (210, 188, 150),
     "tan": (190, 150, 105),
     "amber": (205, 135, 30),
+    "straw yellow": (205, 180, 110),
     "yellow": (225, 195, 45),
     "gold": (200, 160, 55),
     "ochre": (185, 125, 45),

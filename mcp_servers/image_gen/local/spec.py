@@ -241,6 +241,8 @@ def _colours(text: str, not_meant: tuple[str, ...]) -> tuple[tuple[str, tuple[in
 def _shade(modifier: str, tint: str, name: str) -> tuple[str, tuple[int, int, int]]:
     """A colour's words and its sRGB, "dark" and "light" and a tint applied."""
     rgb = [float(c) for c in lexicon.COLOURS[lexicon.SPELLINGS.get(name, name)]]
+    if name.endswith("ish") and max(rgb) - min(rgb) > 20:  # a hint of the colour
+        rgb = [0.5 * c + 0.5 * sum(rgb) / 3 for c in rgb]
     if tint:
         rgb = [0.65 * c + 0.35 * t for c, t in zip(rgb, lexicon.COLOURS[lexicon.TINTS[tint]], strict=True)]
     if modifier in lexicon.DARKER:
