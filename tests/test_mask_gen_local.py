@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mcp_servers.mask_gen.local import find_mask, widened
-from mcp_servers.vision.scene import Image, Mask
+from mcp_servers.vision.types import Image, Mask
 
 DATA = Path(os.environ.get("ANOMALY_AGENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -14,7 +14,7 @@ from mcp_servers.knowledge.families import DefectProfile, Family
 from mcp_servers.mask_gen.local.shape import ellipse
 from mcp_servers.quality_eval.local import Verdict, evaluate
 from mcp_servers.quality_eval.local.factors import ramp
-from mcp_servers.vision.scene import Field, Image
+from mcp_servers.vision.types import Field, Image
 
 DATA = Path(os.environ.get("ANOMALY_AGENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SIDE = 320

@@ -9,7 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mcp_servers.vision.scene import Field, Image, Mask, analyse, find_part, grain_of, grey
+from mcp_servers.vision.part import find_part
+from mcp_servers.vision.scene import analyse, grain_of, grey
+from mcp_servers.vision.types import Field, Image, Mask
 
 DATA = Path(os.environ.get("ANOMALY_AGENT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 SIDE = 300

@@ -18,8 +18,6 @@ from mcp_servers.vision.part import find_part
 from mcp_servers.vision.pixels import magnitude, percentile
 from mcp_servers.vision.types import Field, Image, Mask
 
-__all__ = ["Field", "Grain", "Image", "Mask", "Scene", "analyse", "find_part", "grain_of", "grey"]
-
 WORK = 320
 """Longer side, in pixels, of the copy on which the scene is estimated."""
 

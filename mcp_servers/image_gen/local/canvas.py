@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local.place import Site
 from mcp_servers.image_gen.local.shading import Colour, apply_gain, luma, ramp, to_linear, to_srgb
-from mcp_servers.vision.scene import Field, Grain, Mask, Scene
+from mcp_servers.vision.scene import Grain, Scene
+from mcp_servers.vision.types import Field, Mask
 
 SIDE = 560
 """Longer side, in canvas pixels, that a window is scaled to (never more than three times finer)."""

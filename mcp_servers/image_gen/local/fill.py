@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from mcp_servers.image_gen.local.shading import Colour
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 
 def push_pull(image: Colour, known: Field) -> Colour:

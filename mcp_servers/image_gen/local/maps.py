@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mcp_servers.knowledge.families import Family
 from mcp_servers.vision.pixels import magnitude
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 
 def two_tone(luma: Field) -> Mask:

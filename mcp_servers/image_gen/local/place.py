@@ -15,7 +15,8 @@ from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams
 from mcp_servers.knowledge.families import Family
 from mcp_servers.vision.pixels import magnitude
-from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
+from mcp_servers.vision.scene import Scene, grey
+from mcp_servers.vision.types import Field, Image, Mask
 
 WORK = 288
 """Longer side, in pixels, of the maps on which a site is chosen."""

@@ -19,7 +19,8 @@ from mcp_servers.image_gen.local.streams import Streams
 from mcp_servers.image_gen.local.transplant import Patient, transplant
 from mcp_servers.image_gen.local.transplant_piece import Example
 from mcp_servers.knowledge.families import Family
-from mcp_servers.vision.scene import Field, Image, Mask, analyse
+from mcp_servers.vision.scene import analyse
+from mcp_servers.vision.types import Field, Image, Mask
 
 NEUTRAL = 12
 """Difference between the channels of a named colour up to which it leaves a grey photo grey."""

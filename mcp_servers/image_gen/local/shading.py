@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 Colour = NDArray[np.float32]
 """(H, W, 3) linear light in [0, 1]."""

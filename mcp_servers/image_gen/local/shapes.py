@@ -6,7 +6,7 @@ import numpy as np
 
 from mcp_servers.image_gen.local.canvas import Canvas
 from mcp_servers.image_gen.local.streams import fractal
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 
 def blob(

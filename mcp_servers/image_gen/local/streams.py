@@ -7,7 +7,7 @@ import zlib
 import cv2
 import numpy as np
 
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 
 class Streams:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 Points = NDArray[np.float32]
 """(N, 2) x, y in canvas pixels."""

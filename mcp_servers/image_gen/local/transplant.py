@@ -24,7 +24,8 @@ from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.image_gen.local.transplant_piece import Example, Piece
 from mcp_servers.knowledge.families import SEVERITIES, SIZES, Family
-from mcp_servers.vision.scene import Field, Image, Mask, Scene
+from mcp_servers.vision.scene import Scene
+from mcp_servers.vision.types import Field, Image, Mask
 
 SCALES = 0.7, 0.85, 1.0, 1.2, 1.4
 """Size of each word of the size ladder, as a factor on the example's own."""

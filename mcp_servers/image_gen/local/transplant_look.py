@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local.fill import push_pull
 from mcp_servers.image_gen.local.shading import DARK, Colour, luma, ramp
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 HUE = 0.08, 0.2
 """Distance in r, g, b shares up to which a colour is the part's, and from which it is another thing's."""

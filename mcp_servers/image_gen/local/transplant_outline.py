@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local.fill import fill, push_pull
 from mcp_servers.image_gen.local.shading import Colour, ramp
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 STEP = 4.0, 10.0
 """Colour difference (Lab) across the mask's border up to which the defect fades out, and from which it has an edge."""

@@ -16,7 +16,8 @@ from mcp_servers.image_gen.local import transplant_outline as outlines
 from mcp_servers.image_gen.local.fill import push_pull
 from mcp_servers.image_gen.local.shading import DARK, Colour, luma, ramp, to_linear, to_srgb
 from mcp_servers.image_gen.local.transplant_look import lowpass
-from mcp_servers.vision.scene import Field, Image, Mask, Scene, analyse
+from mcp_servers.vision.scene import Scene, analyse
+from mcp_servers.vision.types import Field, Image, Mask
 
 LARGEST = 0.9
 """Share of the example that its mask may cover: the surface around the defect must be seen."""

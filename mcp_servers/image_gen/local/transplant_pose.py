@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from mcp_servers.image_gen.local.shading import to_srgb
 from mcp_servers.image_gen.local.transplant_piece import Piece
-from mcp_servers.vision.scene import Image, Mask, Scene
+from mcp_servers.vision.scene import Scene
+from mcp_servers.vision.types import Image, Mask
 
 SIDE = 640
 """Longer side, in pixels, of the copy of the photo on which poses are compared."""

@@ -15,7 +15,7 @@ from mcp_servers.mask_gen.local.registered import find_registered
 from mcp_servers.mask_gen.local.result import MaskResult
 from mcp_servers.vision.memo import remember
 from mcp_servers.vision.pixels import differs
-from mcp_servers.vision.scene import Image
+from mcp_servers.vision.types import Image
 
 __all__ = ["MaskResult", "find_mask", "widened"]
 

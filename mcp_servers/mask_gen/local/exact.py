@@ -8,7 +8,7 @@ import numpy as np
 from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
 from mcp_servers.mask_gen.local.shape import close_gaps, drop_specks, fill_holes, lab_of, pieces
 from mcp_servers.vision.pixels import differs, length, percentile
-from mcp_servers.vision.scene import Field, Image, Mask
+from mcp_servers.vision.types import Field, Image, Mask
 
 IDENTICAL = 0.35
 """Share of identical pixels from which a pair counts as "the same photo with an edit in it"."""

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_servers.vision.pixels import percentile
-from mcp_servers.vision.scene import Field, Image, Mask, grey
+from mcp_servers.vision.scene import grey
+from mcp_servers.vision.types import Field, Image, Mask
 
 Affine = NDArray[np.float32]
 """(2, 3) float32: maps pixels of the normal photo to pixels of the edited one."""

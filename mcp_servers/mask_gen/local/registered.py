@@ -15,7 +15,7 @@ from mcp_servers.mask_gen.local.register import align, match, warp
 from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
 from mcp_servers.mask_gen.local.shape import hysteresis, lab_of, visible
 from mcp_servers.vision.pixels import length
-from mcp_servers.vision.scene import Field, Image, Mask
+from mcp_servers.vision.types import Field, Image, Mask
 
 WORK = 1024
 """Longer side, in pixels, of the copies that are compared."""

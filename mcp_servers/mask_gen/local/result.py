@@ -8,7 +8,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from mcp_servers.vision.scene import Mask
+from mcp_servers.vision.types import Mask
 
 Box = tuple[int, int, int, int]
 """(x, y, width, height) in pixels."""

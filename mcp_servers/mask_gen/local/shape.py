@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from mcp_servers.vision.pixels import percentile
-from mcp_servers.vision.scene import Field, Image, Mask
+from mcp_servers.vision.types import Field, Image, Mask
 
 
 def lab_of(rgb: Image | Field) -> Field:

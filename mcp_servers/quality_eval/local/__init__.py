@@ -23,7 +23,8 @@ from mcp_servers.quality_eval.local.look import measure_look
 from mcp_servers.quality_eval.local.outside import matched, measure_outside
 from mcp_servers.quality_eval.local.place import measure_place, solidity
 from mcp_servers.quality_eval.local.verdict import Verdict
-from mcp_servers.vision.scene import Image, Mask, Scene, analyse
+from mcp_servers.vision.scene import Scene, analyse
+from mcp_servers.vision.types import Image, Mask
 
 __all__ = ["Verdict", "evaluate"]
 

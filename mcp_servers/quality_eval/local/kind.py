@@ -12,7 +12,8 @@ import numpy as np
 from mcp_servers.mask_gen.local.shape import ellipse, fill_holes, lab_of
 from mcp_servers.quality_eval.local.look import own_change, ring_around, window_around
 from mcp_servers.quality_eval.local.place import shrink, thickness
-from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
+from mcp_servers.vision.scene import Scene, grey
+from mcp_servers.vision.types import Field, Image, Mask
 
 WORK = 512
 """Longer side, in pixels, above which the window around the defect is reduced."""

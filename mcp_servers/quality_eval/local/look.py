@@ -13,7 +13,8 @@ import numpy as np
 
 from mcp_servers.mask_gen.local.shape import ellipse, lab_of
 from mcp_servers.vision.pixels import length, median, percentile
-from mcp_servers.vision.scene import Field, Image, Mask, Scene, grey
+from mcp_servers.vision.scene import Scene, grey
+from mcp_servers.vision.types import Field, Image, Mask
 
 WORK = 1024
 """Longer side, in pixels, above which the window around the defect is reduced."""

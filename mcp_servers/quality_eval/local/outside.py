@@ -9,7 +9,7 @@ from mcp_servers.mask_gen.local import MaskResult
 from mcp_servers.mask_gen.local.register import tone
 from mcp_servers.mask_gen.local.shape import ellipse, lab_of
 from mcp_servers.vision.pixels import length, median
-from mcp_servers.vision.scene import Field, Image, Mask
+from mcp_servers.vision.types import Field, Image, Mask
 
 WORK = 256
 """Longer side, in pixels, of the copies on which the rest of the picture is compared."""

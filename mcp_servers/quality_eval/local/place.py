@@ -7,7 +7,8 @@ import numpy as np
 
 from mcp_servers.mask_gen.local import MaskResult
 from mcp_servers.mask_gen.local.shape import ellipse
-from mcp_servers.vision.scene import Mask, Scene
+from mcp_servers.vision.scene import Scene
+from mcp_servers.vision.types import Mask
 
 WORK = 512
 """Longer side, in pixels, of the copies on which places and shapes are measured."""

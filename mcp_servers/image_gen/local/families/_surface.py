@@ -10,7 +10,7 @@ from mcp_servers.image_gen.local.canvas import Canvas
 from mcp_servers.image_gen.local.shading import Colour, luma, to_linear, to_srgb
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import fractal
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 
 def patch(

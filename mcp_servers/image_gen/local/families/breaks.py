@@ -17,7 +17,7 @@ from mcp_servers.image_gen.local.shading import Colour, luma, ramp, to_srgb
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
 from mcp_servers.image_gen.local.strokes import sample, smooth
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 
 def broken_edge(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:

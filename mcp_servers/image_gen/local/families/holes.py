@@ -14,7 +14,7 @@ from mcp_servers.image_gen.local.shading import cavity, glint, luma, ramp, relie
 from mcp_servers.image_gen.local.shapes import blob
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 
 def hole(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:

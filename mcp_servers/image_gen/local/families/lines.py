@@ -12,7 +12,7 @@ from mcp_servers.image_gen.local.families import breaks
 from mcp_servers.image_gen.local.shading import Colour, cavity, glint, luma, ramp, relief_gain, to_linear
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 SAMPLES = 64
 """Points on a path and samples of a profile along it."""

@@ -15,7 +15,7 @@ from mcp_servers.image_gen.local.maps import binary, stands_out, two_tone
 from mcp_servers.image_gen.local.shading import cavity, luma, ramp, relief_gain
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 
 def missing(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:

@@ -12,7 +12,7 @@ from mcp_servers.image_gen.local.shading import Colour, apply_gain, glint, ramp,
 from mcp_servers.image_gen.local.shapes import blob
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 
 def dent(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:

@@ -11,7 +11,7 @@ from mcp_servers.image_gen.local.families import _surface as surface
 from mcp_servers.image_gen.local.shading import ramp
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field
+from mcp_servers.vision.types import Field
 
 SAMPLES = 120
 

@@ -16,7 +16,7 @@ from mcp_servers.image_gen.local.fill import fill
 from mcp_servers.image_gen.local.shading import luma, ramp
 from mcp_servers.image_gen.local.spec import DefectSpec
 from mcp_servers.image_gen.local.streams import Streams, fractal
-from mcp_servers.vision.scene import Field, Mask
+from mcp_servers.vision.types import Field, Mask
 
 Point = tuple[float, float]
 
