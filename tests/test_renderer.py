@@ -412,6 +412,19 @@ def test_a_pinhole_in_a_conductor_lies_in_it_and_shows_the_board() -> None:
     assert result.rgb[hole].mean() < 100
 
 
+def test_a_spot_of_copper_touches_no_conductor_and_a_bridge_joins_two() -> None:
+    photo = traces(256)
+
+    def conductors(noun: str) -> int:
+        result = render(photo, framed(noun, "small", place="the gap between two traces"), seed=3)
+        return int(cv2.connectedComponents((result.rgb.mean(axis=2) > 110).astype(np.uint8))[0])
+
+    plain = int(cv2.connectedComponents((photo.mean(axis=2) > 110).astype(np.uint8))[0])
+    assert conductors("an island of spurious copper") == plain + 1
+    assert conductors("a copper spur") == plain
+    assert conductors("a short circuit bridge") == plain - 1
+
+
 def test_several_defects_are_several() -> None:
     photo = surface(256)
     result = render(photo, framed("four small round holes", "tiny"), seed=3)

@@ -24,10 +24,19 @@ NOTHING = "no conductor stands out here; set region around a trace, ask for anot
 
 
 def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
-    """Conductor where none should be: a ragged bridge to the neighbour, or a spur where no neighbour is near."""
+    """Conductor where none should be: a ragged bridge to the neighbour, or a spur where no neighbour is near.
+
+    A spur or an island where the prompt asks for one.
+    """
     rng = streams("shape")
     solid = _conductor(canvas)
+    if "island" in spec.shapes:
+        return swap(canvas, spec, streams, _island(canvas, solid, spec, rng), solid)
     start, end, joined = _crossing(canvas, solid, rng)
+    spur = "spur" in spec.shapes
+    if spur and joined:
+        share, joined = float(rng.uniform(0.35, 0.6)), False
+        end = (start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1]))
     gap = float(np.hypot(end[0] - start[0], end[1] - start[1]))
     turn = float(np.arctan2(end[1] - start[1], end[0] - start[0]))
     points = strokes.path(rng, start, turn, max(gap, 2.0), wander=0.18, kinks=0.12, count=32)
@@ -43,7 +52,22 @@ def short(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
     grown = surface.soft_max(np.asarray(bridge, np.float32), _signed(solid), 0.8 * width)
     grown = np.minimum(grown, 1.3 * width + 0.3 * width * rough - line.near).astype(np.float32)
     layer = swap(canvas, spec, streams, grown, solid)
-    return layer if joined else replace(layer, notes=("no second conductor near: a spur instead of a bridge",))
+    return layer if joined or spur else replace(layer, notes=("no second conductor near: a spur instead of a bridge",))
+
+
+def _island(canvas: Canvas, solid: Mask, spec: DefectSpec, rng: np.random.Generator) -> Field:
+    """A lobed spot in the widest free place nearby that touches no conductor. Raises RegionError without one."""
+    free = -_signed(solid)
+    x, y = canvas.grid()
+    row, column = np.unravel_index(int(np.argmax(np.minimum(free, canvas.length) - 0.2 * np.hypot(x, y))), free.shape)
+    room = float(free[row, column]) - 1.5 * canvas.hair
+    if room < 0.5 * canvas.hair:
+        raise RegionError("no free place between the conductors for an island; set region around one")
+    dx, dy, c, s = x[row, column], y[row, column], np.cos(canvas.angle), np.sin(canvas.angle)
+    centre = float(dx * c + dy * s), float(dy * c - dx * s)
+    radius = min(0.5 * canvas.length * (0.6 + 0.4 * spec.strength), 0.9 * room)
+    spot = surface.patch(canvas, rng, radius, aspect=float(rng.uniform(1.0, 1.7)), warp=0.2, rough=0.03, centre=centre)
+    return np.asarray(np.minimum(spot, free - 1.5 * canvas.hair), np.float32)
 
 
 def open_gap(canvas: Canvas, spec: DefectSpec, streams: Streams) -> Layer:
