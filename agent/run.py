@@ -28,6 +28,7 @@ from agent.loop import run_episode
 from agent.output import result_of, write_run
 from agent.policies.planner import Planner
 from agent.report.render import write_report
+from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
 from agent.task import StopReason, Task
@@ -163,6 +164,10 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
     for path in filter(None, ("" if options.demo else options.image, options.example, options.example_mask)):
         if not Path(path).is_file():
             raise InputError(f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}: name an image file")
+    try:
+        region = read_roi(options.roi, None if options.demo else Path(options.image))
+    except ValueError as error:
+        raise InputError(str(error)) from error
     folder = _folder(options)
     if not options.demo and Path(options.image).resolve() in [(folder / name).resolve() for name in RUN_FILES]:
         raise InputError(f"{options.image} would be written over: choose another --out")
@@ -170,7 +175,6 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         photo = folder / "original.png"
         render_demo_photo().save(photo)
         options.image = str(photo)
-    region = str(Path(options.roi).resolve()) if options.roi and Path(options.roi).is_file() else options.roi
     task = Task(
         image=str(Path(options.image).resolve()),
         item_name=options.item.strip(),

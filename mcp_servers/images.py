@@ -28,7 +28,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 """Formats that are opened; everything else is refused (some of Pillow's other readers run programs)."""
 MAX_BYTES = 256 * 2**20
 MAX_PIXELS = 64 * 10**6
-MIN_SIDE = 16
+MIN_SIDE = 32
 PREVIEW_SIDE = 768
 
 

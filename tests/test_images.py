@@ -25,7 +25,7 @@ def encoded(image: PILImage.Image, kind: str = "PNG", **options: object) -> byte
     return buffer.getvalue()
 
 
-def ramp(width: int = 40, height: int = 30) -> np.ndarray:
+def ramp(width: int = 48, height: int = 36) -> np.ndarray:
     rng = np.random.default_rng(3)
     return rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -46,20 +46,20 @@ def test_rgb_grey_and_alpha_survive_decoding_and_the_store_unchanged(store: Stor
 
 def test_palette_and_transparent_palette_become_colour() -> None:
     image = PILImage.fromarray(ramp()).quantize(16)
-    assert decode(encoded(image), "x").pixels.shape == (30, 40, 3)
+    assert decode(encoded(image), "x").pixels.shape == (36, 48, 3)
     assert np.array_equal(decode(encoded(image), "x").pixels, np.asarray(image.convert("RGB")))
     assert decode(encoded(image, transparency=0), "x").alpha is not None
 
 
 def test_bilevel_becomes_grey_and_cmyk_becomes_colour() -> None:
     assert decode(encoded(PILImage.fromarray(ramp()).convert("1")), "x").pixels.ndim == 2
-    assert decode(encoded(PILImage.fromarray(ramp()).convert("CMYK"), "JPEG"), "x").pixels.shape == (30, 40, 3)
+    assert decode(encoded(PILImage.fromarray(ramp()).convert("CMYK"), "JPEG"), "x").pixels.shape == (36, 48, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sixteen_bit_files_keep_their_depth(kind: str, channels: int, store: Store) -> None:
-    values = np.random.default_rng(1).integers(0, 65536, (20, 24, channels), dtype=np.uint16).squeeze()
+    values = np.random.default_rng(1).integers(0, 65536, (40, 48, channels), dtype=np.uint16).squeeze()
     ok, data = cv2.imencode(f".{kind.lower()}", values[..., ::-1] if channels == 3 else values)
     assert ok
     photo = decode(data.tobytes(), "x")
@@ -98,13 +98,13 @@ def test_exif_orientation_is_applied_as_viewers_do(orientation: int) -> None:
 
 def test_composite_changes_nothing_outside_the_defect_at_any_depth() -> None:
     rng = np.random.default_rng(5)
-    weight = np.zeros((30, 40), np.float32)
+    weight = np.zeros((36, 48), np.float32)
     weight[10:20, 10:20] = 0.5
     for pixels in (
-        rng.integers(0, 256, (30, 40, 3), dtype=np.uint8),
-        rng.integers(0, 256, (30, 40), dtype=np.uint8),
-        rng.integers(0, 65536, (30, 40), dtype=np.uint16),
-        rng.integers(0, 65536, (30, 40, 3), dtype=np.uint16),
+        rng.integers(0, 256, (36, 48, 3), dtype=np.uint8),
+        rng.integers(0, 256, (36, 48), dtype=np.uint8),
+        rng.integers(0, 65536, (36, 48), dtype=np.uint16),
+        rng.integers(0, 65536, (36, 48, 3), dtype=np.uint16),
     ):
         photo = Photo(pixels)
         rendered = photo.view().astype(np.float32)
@@ -125,9 +125,9 @@ def test_composite_changes_nothing_outside_the_defect_at_any_depth() -> None:
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
         (b"%PDF-1.4", "not an image"),
         (encoded(PILImage.fromarray(ramp()))[:400], "damaged or cut off"),
-        (encoded(PILImage.new("L", (1, 1))), "at least 16 pixels"),
+        (encoded(PILImage.new("L", (1, 1))), "at least 32 pixels"),
         (encoded(PILImage.fromarray(ramp()), "GIF"), "not an image of a supported format"),
-        (encoded(PILImage.fromarray(np.zeros((20, 20), np.float32)), "TIFF"), "floating-point"),
+        (encoded(PILImage.fromarray(np.zeros((40, 40), np.float32)), "TIFF"), "floating-point"),
     ],
 )
 def test_what_is_not_a_usable_picture_is_refused_with_the_cure(data: bytes, says: str) -> None:

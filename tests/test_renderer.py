@@ -432,6 +432,23 @@ def test_several_defects_are_several() -> None:
     assert pieces - 1 >= 3
 
 
+@pytest.mark.parametrize(
+    ("words", "count"), [("12 stains", 12), ("7 small holes", 7), ("half a dozen pits", 6), ("a scratch 40 px long", 1)]
+)
+def test_counts_are_read_in_words_and_digits(words: str, count: int) -> None:
+    assert parse_prompt(f"add {words}").count == count
+
+
+def test_several_defects_keep_apart_and_say_where_there_is_no_room() -> None:
+    photo = surface(256)
+    result = render(photo, "a small round hole", seed=4, region=(60, 60, 90, 90), count=4)
+    assert cv2.connectedComponents((result.alpha > 0.3).astype(np.uint8))[0] - 1 == 4
+    crowded = render(photo, "a large round hole", seed=4, region=(60, 60, 20, 20), count=12)
+    pieces = cv2.connectedComponents((crowded.alpha > 0.3).astype(np.uint8))[0] - 1
+    assert pieces < 12
+    assert any("of 12 drawn" in note for note in crowded.notes)
+
+
 def test_a_small_and_a_huge_photo_both_work() -> None:
     for size in (24, 1600):
         result = render(surface(size), framed("a scratch"), seed=1)

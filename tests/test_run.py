@@ -157,7 +157,7 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("empty", "is empty"),
         ("truncated", "damaged or cut off"),
         ("text", "not an image"),
-        ("pixel", "at least 16 pixels"),
+        ("pixel", "at least 32 pixels"),
         ("bomb", "megapixels"),
     ],
 )
@@ -207,9 +207,10 @@ def test_unusable_options_exit_with_2_and_one_line(home: Path, arguments: list[s
 @pytest.mark.parametrize("region", ["500,500,20,20", "0,0,0,0", "1,2", "nosuchmask.png"])
 def test_an_unusable_region_is_refused_in_one_line(home: Path, photo_file: Path, tmp_path: Path, region: str) -> None:
     done = run(photo_file, "--item", "plate", "--anomaly", "scratch", "--roi", region, "--out", tmp_path / "o")
-    assert done.returncode == 1
-    assert len([line for line in done.stderr.splitlines() if line.startswith("error:")]) == 1
-    assert (tmp_path / "o" / "original.png").exists()
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("error: --roi")
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over_unless_asked(

@@ -114,6 +114,16 @@ def test_a_grey_photo_of_sixteen_bits_stays_grey_and_deep(store: Store, files: P
     assert 0 < (made != deep).sum() < 500
 
 
+def test_masks_of_zeros_and_ones_mark_as_white_ones_do(store: Store, files: Path) -> None:
+    mask = cv2.imread(str(files / "example_mask.png"), cv2.IMREAD_GRAYSCALE)
+    cv2.imwrite(str(files / "ones.png"), (mask > 127).astype(np.uint8))
+    assert edit(store, example_mask="ones.png")["image"] == edit(store)["image"]
+    region = np.zeros((128, 160), np.uint8)
+    region[40:85, 80:130] = 1
+    cv2.imwrite(str(files / "region.png"), region)
+    assert edit(store, region="region.png")["image"] == edit(store, region="80,40,50,45")["image"]
+
+
 def test_the_region_is_kept(store: Store, files: Path) -> None:
     changed = (edit(store, region="80,40,50,45")["pixels"] != make_photo()).any(axis=2)
     assert changed.any()
@@ -130,6 +140,7 @@ def test_the_region_is_kept(store: Store, files: Path) -> None:
         ({"example_mask": "small.png"}, "make them the same size"),
         ({"example_mask": "black.png"}, "no bright pixel"),
         ({"example_mask": "white.png"}, "mark the defect only"),
+        ({"example_mask": "plate.png"}, "not a mask"),
         ({"example_image": "missing.png"}, "does not exist"),
         ({"region": "70,60,4,4"}, "does not fit"),
         ({"count": 13}, "count"),

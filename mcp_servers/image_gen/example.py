@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mcp_servers.image_gen.local import Example, ExampleError
+from mcp_servers.image_gen.marks import marked
 from mcp_servers.store import Store
 
 
 def read_example(image: str, mask: str, store: Store) -> Example | None:
     """The example that two image references name, None where both are empty.
 
-    Bright pixels (> 127 of 255) of the mask are the defect. Raises ExampleError where one of the two is missing, or
+    Bright pixels of the mask are the defect (see `marked`). Raises ExampleError where one of the two is missing, or
     where no defect can be taken from them; ImageError where one cannot be read.
     """
     if not image.strip() and not mask.strip():
@@ -20,4 +21,4 @@ def read_example(image: str, mask: str, store: Store) -> Example | None:
         raise ExampleError("example_mask needs example_image: give the photo whose defect it marks")
     _, photo = store.resolve(image)
     _, drawn = store.resolve(mask)
-    return Example(photo.view(), drawn.view().max(axis=2) > 127)
+    return Example(photo.view(), marked(drawn, "example_mask"))

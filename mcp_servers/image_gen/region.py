@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_servers.errors import RegionError
+from mcp_servers.image_gen.marks import marked
 from mcp_servers.images import Photo
 from mcp_servers.store import Store
 
@@ -14,7 +15,7 @@ def read_region(text: str, photo: Photo, store: Store) -> NDArray[np.bool_] | No
     """(H, W) bool of where the defect may go, None for an empty text.
 
     ``text`` is "x,y,width,height" in pixels of the upright photo, or an image reference whose bright pixels
-    (> 127 of 255) mark the region. Raises RegionError for a box outside the photo, an empty box or mask, or a
+    mark the region (see `marked`). Raises RegionError for a box outside the photo, an empty box or mask, or a
     mask of another size; ImageError where the mask image cannot be read.
     """
     if not text.strip():
@@ -35,7 +36,7 @@ def read_region(text: str, photo: Photo, store: Store) -> NDArray[np.bool_] | No
     _, mask = store.resolve(text)
     if (mask.width, mask.height) != (photo.width, photo.height):
         raise RegionError(f"the region mask is {mask.width}x{mask.height}, the image {size}: make them the same size")
-    region = mask.view().max(axis=2) > 127
+    region = marked(mask, "the region mask")
     if not region.any():
         raise RegionError("the region mask has no bright pixel: paint the allowed place white")
     return np.asarray(region)

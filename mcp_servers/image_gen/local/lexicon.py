@@ -168,12 +168,23 @@ COUNTS: tuple[tuple[str, int], ...] = (
     (r"\bthree\b|\ba few\b", 3),
     (r"\bfour\b|\bseveral\b|\bmultiple\b", 4),
     (r"\bfive\b|\bmany\b|\bnumerous\b", 5),
+    (r"\bsix\b|\bhalf a dozen\b", 6),
+    (r"\bseven\b", 7),
+    (r"\beight\b", 8),
+    (r"\bnine\b", 9),
+    (r"\bten\b", 10),
+    (r"\beleven\b", 11),
+    (r"\b(?:twelve|a dozen|dozens)\b", 12),
 )
+MOST = 12
+"""Most defects on one picture."""
 
 PLURALS = (
     r"\b(?:scratches|cracks|cuts|holes|pits|pinholes|dents|dings|stains|spots|specks|particles|threads|"
     r"burns|blotches|droplets|drops|pores|chips|splashes)\b"
 )
+
+DIGITS = r"(?<![\d.,#-])(\d{1,3}) (?!px|pixels?\b|mm\b|cm\b|%|deg)(?:[\w-]+ ){0,3}?" + PLURALS
 
 RIGID = r"\b(?:metal\w*|steel|iron|alumin\w+|brass|plate|screw|tile|glass|ceramic|plastic|board|flange|bolt|gear)\b"
 PLIANT = r"\b(?:leather|fabric|textile|cloth|film|foil|paper|carpet|rubber|weave|woven|knit\w*|cardboard|skin)\b"

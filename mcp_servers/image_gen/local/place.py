@@ -88,6 +88,23 @@ class Placer:
         self.room = clearance(self.part & self.allowed)
         self.luma = grey(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA))
         self.extent = scene.extent
+        self.drawn = np.zeros(self.part.shape, bool)
+
+    def avoid(self, alpha: Field) -> None:
+        """Keep further defects off what is drawn already, (H, W) > 0."""
+        small = cv2.resize((alpha > 0).astype(np.float32), self.drawn.shape[::-1], interpolation=cv2.INTER_AREA)
+        self.drawn = small > 0
+
+    def _apart(self, weight: Field, length: float) -> Field:
+        """The weights where another defect of this length is clear of the drawn ones, where there is such room."""
+        if not self.drawn.any():
+            return weight
+        away = cv2.distanceTransform((~self.drawn).astype(np.uint8), cv2.DIST_L2, 5)
+        for share in (0.6, 0.4, 0.2, 0.0):
+            clear = weight * (away > share * length + 1)
+            if clear.max() > 0:
+                return np.asarray(clear, np.float32)
+        return weight
 
     def choose(
         self, spec: DefectSpec, habit: Habit, streams: Streams, share: float, around: Site | None
@@ -121,7 +138,7 @@ class Placer:
             if spec.place:
                 notes.append("the named place has no room for this defect: placed where it fits")
             weight = self._wherever(spec, habit, length)
-        x, y = draw(weight, rng)
+        x, y = draw(weight if around is not None else self._apart(weight, length), rng)
         inward = self._inward(x, y, spec) if on_outline else None
         if not on_outline and habit != "line":
             length = min(length, 2.2 * float(self.room[int(y), int(x)]) + 1)

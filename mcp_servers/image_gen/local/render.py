@@ -90,6 +90,7 @@ def render(
             )
         return Rendering(rgb=out, alpha=alpha, spec=spec, box=_box(alpha), notes=notes)
     soft = "soft" in spec.shapes
+    placed = 0
     for index in range(spec.count):
         streams = Streams(seed).part(index)
         share = spec.count**-0.45 * float(np.exp(streams("size").uniform(*np.log(SPREAD))))
@@ -101,17 +102,24 @@ def render(
             try:
                 layer = recipe.draw(canvas, spec, streams)
             except RegionError:  # this site cannot carry the defect (no trace, no outline in view): try another
-                if attempt == TRIES - 1:
+                if attempt == TRIES - 1 and not placed:
                     raise
                 continue
+            before = int(np.count_nonzero(alpha))
             if paste(out, alpha, canvas, layer, streams("noise"), stays_grey, soft):
                 first = first or site
+                placed += int(np.count_nonzero(alpha) > before)
+                placer.avoid(alpha)
                 notes += [note for note in (*said, *layer.notes) if note not in notes]
                 break
     if not alpha.any():
         raise RegionError(
             f"no room for this {spec.family.value.replace('_', ' ')} there; allow a larger region, for edges one that "
             "holds a piece of the part's outline"
+        )
+    if placed < spec.count:
+        notes.append(
+            f"{placed} of {spec.count} drawn: there is no room for more; allow a larger region or a smaller size"
         )
     return Rendering(rgb=out, alpha=alpha, spec=spec, box=_box(alpha), notes=notes)
 

@@ -259,6 +259,9 @@ def _count(text: str) -> tuple[int, bool]:
     clustered = re.search(r"\b(?:cluster|group|scatter)\w* of\b", head) is not None
     if clustered:
         return 6, True
+    digits = re.search(lexicon.DIGITS, head)
+    if digits:
+        return min(max(int(digits[1]), 1), lexicon.MOST), False
     for pattern, number in lexicon.COUNTS:
         if re.search(pattern, head):
             return number, False
