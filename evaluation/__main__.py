@@ -22,8 +22,9 @@ import cv2
 from evaluation import judge_report, masks_report
 from evaluation.cells import Cell, CellStore
 from evaluation.compare import Settings, compare
-from evaluation.data import find_categories
+from evaluation.data import choose, find_categories
 from evaluation.errors import EvaluationError
+from evaluation.folders import prepare
 from evaluation.generators import NAMES, parse_sources
 from evaluation.pictures import contact_sheet, plot
 from evaluation.report import summarise, to_markdown
@@ -88,10 +89,14 @@ def run_compare(options: argparse.Namespace) -> str:
     settings = Settings(
         options.preset, options.pairs, options.bfloat16, options.select_on_test, read_items(options.item)
     )
+    folders, sources = find_categories(options.data, options.category), parse_sources(options.generators)
+    choose(find_categories(options.data, []), list(settings.items), "--item: there is no category")
+    prepare("--out", options.out)
+    prepare("--export", options.export)
     store = CellStore(options.out / "cells" if options.out else None, asdict(settings), options.resume)
     cells = compare(
-        find_categories(options.data, options.category),
-        parse_sources(options.generators),
+        folders,
+        sources,
         settings,
         options.seeds,
         store,

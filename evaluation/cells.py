@@ -43,23 +43,38 @@ class CellStore:
     def __init__(self, folder: Path | None, settings: Mapping[str, Any], resume: bool) -> None:
         self._folder, self._settings, self._resume = folder, dict(settings), resume
 
-    def read(self, category: str, generator: str, seed: int) -> Cell | None:
-        """The cell of an earlier run, or None. Raises EvaluationError where it was run with other settings."""
+    def holds(self, category: str, generator: str, seed: int) -> bool:
+        """Whether there is a cell to take up."""
         path = self._path(category, generator, seed)
-        if path is None or not self._resume or not path.is_file():
+        return path is not None and self._resume and path.is_file()
+
+    def read(self, category: str, generator: str, seed: int, data: str) -> Cell | None:
+        """The cell of an earlier run, or None.
+
+        data: fingerprint of the category's photos and masks (``data.fingerprint``). Raises EvaluationError where the
+        cell was run with other settings or other data; one that does not say its data counts as run with the same.
+        """
+        path = self._path(category, generator, seed)
+        if path is None or not self.holds(category, generator, seed):
             return None
         kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.pop("data", data) != data:
+            raise EvaluationError(
+                f"{path} was run with other photos or masks: choose another --out, or leave out --resume"
+            )
         if kept.pop("settings") != self._settings:
             raise EvaluationError(f"{path} was run with other settings: choose another --out, or leave out --resume")
         return Cell(**{**kept, "scores": Scores(**kept["scores"])})
 
-    def write(self, cell: Cell, samples: Image, predictions: Image) -> None:
-        """Keep a cell; of the first seed also strips of its generator's samples and of what its detector found."""
+    def write(self, cell: Cell, data: str, samples: Image, predictions: Image) -> None:
+        """Keep a cell with its data's fingerprint; of the first seed also strips of samples and of what was found."""
         path = self._path(cell.category, cell.generator, cell.seed)
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({**asdict(cell), "settings": self._settings}, indent=1), encoding="utf-8")
+        path.write_text(
+            json.dumps({**asdict(cell), "data": data, "settings": self._settings}, indent=1), encoding="utf-8"
+        )
         if cell.seed == 0:
             for what, picture in (("samples", samples), ("predictions", predictions)):
                 cv2.imwrite(str(path.with_name(f"{cell.category}-{cell.generator}-{what}.png")), picture[:, :, ::-1])

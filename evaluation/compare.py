@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.cells import Cell, CellStore
-from evaluation.data import Category, Pair, load_category, shrink_mask, write_pairs
-from evaluation.generators import Source, pairs_from
+from evaluation.data import Category, Pair, fingerprint, load_category, shrink_mask, write_pairs
+from evaluation.errors import EvaluationError
+from evaluation.generators import Source, pair_folder, pairs_from
 from evaluation.metrics import average_precision, score
 from evaluation.ours import make_pairs
 from evaluation.pictures import prediction_strip, strip
@@ -58,26 +60,43 @@ def compare(
 ) -> list[Cell]:
     """Run the cells that the store does not hold yet, in the order of the arguments. Raises EvaluationError.
 
-    ``export``: where the pairs that were trained on are written, as GENERATOR/seed_N/CATEGORY/KIND.
+    ``export``: where the pairs that were trained on are written, as GENERATOR/seed_N/CATEGORY/KIND; pairs that are
+    there already are refused, as old and new ones would mix.
     """
     cells: list[Cell] = []
+    for folder, source in product(folders, sources):
+        pair_folder(source, folder.name)
+        for seed in range(seeds):
+            if export and not store.holds(folder.name, source.name, seed):
+                refuse_used(exported(export, source, seed, folder.name))
     for folder in folders:
-        category = load_category(folder)
+        category, data = load_category(folder), fingerprint(folder)
         item = settings.item_of(category.name)
         for seed in range(seeds):
             rng = np.random.default_rng([seed, 0])
             ours = cache(partial(make_pairs, category.normals, item, category.kinds, settings.pairs, rng))
             for source in sources:
-                cell = store.read(category.name, source.name, seed)
+                cell = store.read(category.name, source.name, seed, data)
                 if cell is None:
                     pairs = pairs_from(source, category, item, ours, settings.pairs, seed)
                     if export:
-                        write_pairs(export / source.name / f"seed_{seed}" / category.name, pairs)
+                        write_pairs(exported(export, source, seed, category.name), pairs)
                     cell, maps = run_cell(category, source.name, pairs, settings, seed)
-                    store.write(cell, strip(pairs), prediction_strip(category.held_out, maps))
+                    store.write(cell, data, strip(pairs), prediction_strip(category.held_out, maps))
                 cells.append(cell)
                 say(f"{category.name} {source.name} seed {seed}: pixel AP {100 * cell.scores.pixel_ap:.1f}")
     return cells
+
+
+def exported(export: Path, source: Source, seed: int, category: str) -> Path:
+    """Where the pairs of a cell are written."""
+    return export / source.name / f"seed_{seed}" / category
+
+
+def refuse_used(folder: Path) -> None:
+    """Raise EvaluationError where a folder holds something."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise EvaluationError(f"--export: {folder} holds pairs already: remove it, or name another folder")
 
 
 def run_cell(

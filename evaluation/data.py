@@ -7,6 +7,7 @@ in which AnomalyDiffusion writes its results, and ``write_pairs`` ours) or the t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,8 @@ def find_categories(data: Path, wanted: Sequence[str]) -> list[Path]:
         raise EvaluationError(f"{data} is no folder: name one in MVTec layout (CATEGORY/train/good, CATEGORY/test)")
     present = sorted(path for path in data.iterdir() if (path / "train" / "good").is_dir())
     if not present:
+        if (data / "train" / "good").is_dir():
+            raise EvaluationError(f"{data} is a category itself: did you mean its parent, {data.resolve().parent}?")
         raise EvaluationError(f"{data} holds no CATEGORY/train/good: name a folder in MVTec layout")
     return choose(present, wanted, f"{data} holds no category")
 
@@ -81,7 +84,7 @@ def choose(present: Sequence[Path], wanted: Sequence[str], missing: str) -> list
 
 
 def load_category(folder: Path) -> Category:
-    """Read a category. Raises EvaluationError where photos or masks are missing."""
+    """Read a category. Raises EvaluationError where photos or masks are missing, or a mask is empty or full."""
     normals = [read_image(path) for path in images_in(folder / "train" / "good")]
     good = [read_image(path) for path in images_in(folder / "test" / "good")]
     if not normals or not good:
@@ -101,8 +104,21 @@ def load_category(folder: Path) -> Category:
     return Category(folder.name, normals, good, shown, held_out)
 
 
+def fingerprint(folder: Path) -> str:
+    """SHA-256 (hex) of a category's photos and masks, by their names and bytes."""
+    digest = hashlib.sha256()
+    for part in ("train/good", "test", "ground_truth"):
+        for path in sorted(path for path in (folder / part).rglob("*") if path.suffix.lower() in SUFFIXES):
+            digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def read_pairs(folder: Path) -> list[Pair]:
-    """All pairs of a pair folder, sorted by kind and name. Raises EvaluationError where there are none."""
+    """All pairs of a pair folder, sorted by kind and name. Raises EvaluationError where there are none.
+
+    Masks of an MVTec layout are neither empty nor full, as in ``load_category``; those of KIND/mask can be.
+    """
     pairs: list[Pair] = []
     for images in sorted(folder.glob("*/image")):
         for path in images_in(images):
@@ -140,14 +156,29 @@ def read_image(path: Path) -> Image:
     return np.ascontiguousarray(picture[:, :, ::-1])
 
 
+def read_mask(path: Path) -> Mask:
+    """(H, W): True where a channel is above 127, or, in a file without such values (0/1, label ids), above 0.
+
+    Raises EvaluationError for a file that is no image.
+    """
+    values = read_image(path).max(axis=2)
+    return np.asarray(values > (127 if values.max() > 127 else 0))
+
+
 def shrink(image: Image, side: int) -> Image:
     """To side x side px, averaging; the aspect is not kept, as in the published protocols."""
     return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def shrink_mask(mask: Mask, side: int) -> Mask:
-    """To side x side px: True where more than half of the pixel was."""
-    return np.asarray(cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA) > 0.5)
+    """To side x side px: True where more than half of the pixel was.
+
+    A mask that nowhere fills half a pixel (a thin line) would vanish; it keeps the pixels that it fills by more than
+    half as much as the one it fills most. So only an empty mask stays empty.
+    """
+    filled = cv2.resize(mask.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+    most = float(filled.max())
+    return np.asarray(filled > (0.5 if most > 0.5 else most / 2))
 
 
 def pick(items: Sequence[T], rng: np.random.Generator) -> T:
@@ -162,13 +193,21 @@ def _mvtec_pairs(folder: Path, kind: str) -> list[Pair]:
         mask = next((mask for mask in masks if mask.is_file()), None)
         if mask is None:
             raise EvaluationError(f"{path} has no mask: put {path.stem}_mask.png in {masks[0].parent}")
-        pairs.append(_pair(path, mask, kind))
+        pair = _pair(path, mask, kind)
+        if not pair.mask.any():
+            raise EvaluationError(f"{mask} has an empty mask: remove the photo or draw its mask")
+        if pair.mask.all():
+            raise EvaluationError(f"{mask} covers the whole photo: remove the photo or draw only its defect")
+        pairs.append(pair)
     return pairs
 
 
 def _pair(image: Path, mask: Path, kind: str) -> Pair:
     picture = read_image(image)
-    label = read_image(mask).max(axis=2) > 127
+    label = read_mask(mask)
     if label.shape != picture.shape[:2]:
-        raise EvaluationError(f"{mask} is {label.shape[1]} x {label.shape[0]} px, its image is not: resize it")
+        raise EvaluationError(
+            f"{mask} is {label.shape[1]} x {label.shape[0]} px, its image {picture.shape[1]} x {picture.shape[0]}: "
+            "resize the mask"
+        )
     return Pair(picture, label, kind)

@@ -12,7 +12,7 @@ import numpy as np
 from evaluation.data import Image, Pair, pick
 from evaluation.errors import EvaluationError
 from evaluation.ours import DRAWS, understood
-from mcp_servers.image_gen.local import Example, RegionError, render
+from mcp_servers.image_gen.local import Example, ExampleError, RegionError, render
 from mcp_servers.knowledge.catalogue import profile_for
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.quality_eval.local import evaluate
@@ -25,13 +25,19 @@ SEVERITIES = ("moderate", "moderate", "pronounced", "severe")
 def transplant_pairs(
     normals: Sequence[Image], item: str, few: Sequence[Pair], count: int, rng: np.random.Generator
 ) -> list[Pair]:
-    """``count`` pairs, the kinds of the few real defects in turn. Raises EvaluationError where none can be placed."""
+    """``count`` pairs, the kinds of the few real defects in turn.
+
+    Raises EvaluationError where none can be placed, or where one cannot serve as an example.
+    """
     kinds = sorted({pair.kind for pair in few})
     pairs: list[Pair] = []
     failures = 0
     while len(pairs) < count:
         kind = kinds[len(pairs) % len(kinds)]
-        pair = transplant_pair(normals, item, pick([p for p in few if p.kind == kind], rng), rng)
+        try:
+            pair = transplant_pair(normals, item, pick([p for p in few if p.kind == kind], rng), rng)
+        except ExampleError as error:
+            raise EvaluationError(f"{item}: a {kind} cannot be transplanted: {error}; or leave it out") from error
         failures = failures + 1 if pair is None else 0
         if failures > 20:
             raise EvaluationError(f"{item}: no {kind} could be transplanted onto the normal photos")

@@ -45,6 +45,8 @@ def parse_sources(text: str) -> list[Source]:
         name, _, path = item.rpartition("=")
         if item in NAMES:
             source = Source(item)
+        elif "=" in item and not (path and Path(path).is_dir()):
+            raise EvaluationError(f"{item}: {path!r} is no folder, use NAME=DIR with image pairs")
         elif Path(path).is_dir() and name not in NAMES:
             source = Source(name or Path(path).resolve().name, Path(path))
         else:
@@ -66,9 +68,9 @@ def pairs_from(
     arguments. Raises EvaluationError.
     """
     rng = np.random.default_rng([seed, 0])
-    if source.folder:
-        own = source.folder / category.name
-        return with_defect(read_pairs(own if own.is_dir() else source.folder), source)
+    folder = pair_folder(source, category.name)
+    if folder:
+        return with_defect(read_pairs(folder), source)
     if source.name == "oracle":
         return with_defect(category.shown, source)
     if source.name == "local":
@@ -80,6 +82,21 @@ def pairs_from(
         return transplant_pairs(category.normals, item, with_defect(few, source), count, rng)
     generate = from_defects(with_defect(few, source)) if source.name == "croppaste" else BASELINES[source.name]
     return [Pair(*generate(category.normals, rng), kind=source.name) for _ in range(count)]
+
+
+def pair_folder(source: Source, category: str) -> Path | None:
+    """Where the pairs of a source for a category are read from; None where it makes them itself.
+
+    Raises EvaluationError where they lie one or two levels deeper, as ``--export`` writes GENERATOR/seed_N/CATEGORY.
+    """
+    if source.folder is None:
+        return None
+    if (source.folder / category).is_dir():
+        return source.folder / category
+    for above in sorted((*source.folder.glob("*"), *source.folder.glob("*/*"))):
+        if any((above / category).glob("*/image")):
+            raise EvaluationError(f"{source.folder} holds no {category}, but {above} does: use {source.name}={above}")
+    return source.folder
 
 
 def with_defect(pairs: Sequence[Pair], source: Source) -> list[Pair]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.broken import KINDS
+from evaluation.folders import prepare
 from evaluation.judge import REAL, Judged, Judgements, measure
 from evaluation.metrics import auroc
 from evaluation.pairs import add_options, choice_of, find_masked, say
@@ -29,8 +30,16 @@ def run(options: argparse.Namespace) -> str:
     """Measure, write what was asked for, and return what is printed. Raises EvaluationError."""
     choice = choice_of(options)
     require_plots(options.out)
-    judged = measure(find_masked(options.data, options.category), choice, say)
-    summary = {"half": choice.half, "dilate": choice.dilate, **summarise(judged)}
+    folders = find_masked(options.data, options.category)
+    prepare("--out", options.out)
+    judged = measure(folders, choice, say)
+    summary = {
+        "photos": str(choice),
+        "half": choice.half,
+        "limit": choice.limit,
+        "dilate": choice.dilate,
+        **summarise(judged),
+    }
     text, table = json.dumps(summary, indent=2) + "\n", to_markdown(summary)
     if options.out:
         write_report(options.out, text, table, summary, judged)
@@ -82,7 +91,7 @@ def passed(verdicts: Sequence[Judged]) -> float:
 def to_markdown(summary: dict[str, Any]) -> str:
     """AUC overall and for each kind of broken edit, and what passes, by category."""
     lines = ["# Real defects against broken edits: AUC x 100", ""]
-    lines.append(f"Photos: {summary['half']}; masks widened by {summary['dilate']} px before painting over.")
+    lines.append(f"Photos: {summary['photos']}; masks widened by {summary['dilate']} px before painting over.")
     lines += ["", "| category | all | " + " | ".join(KINDS) + " | real pass, % | broken pass, % |"]
     lines.append("|---" * (len(KINDS) + 4) + "|")
     rows = {**summary["categories"], "**all**": summary}
@@ -94,7 +103,6 @@ def to_markdown(summary: dict[str, Any]) -> str:
 
 def write_report(folder: Path, text: str, table: str, summary: dict[str, Any], judged: Judgements) -> None:
     """``judge.json``, ``judge.md``, ``judge.png`` and a contact sheet of each category, with scores."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "judge.json").write_text(text, encoding="utf-8")
     (folder / "judge.md").write_text(table, encoding="utf-8")
     rows = {**summary["categories"], "all": summary}

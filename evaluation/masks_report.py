@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from evaluation.conditions import CONDITIONS
+from evaluation.folders import prepare
 from evaluation.masks import BASELINES, Alarm, Hit, Measured, measure
 from evaluation.pairs import add_options, choice_of, find_masked, say
 from evaluation.sheets import bars, require_plots, write_sheet
@@ -30,8 +31,16 @@ def run(options: argparse.Namespace) -> str:
     """Measure, write what was asked for, and return what is printed. Raises EvaluationError."""
     choice = choice_of(options)
     require_plots(options.out)
-    measured = measure(find_masked(options.data, options.category), choice, say)
-    summary = {"half": choice.half, "dilate": choice.dilate, **summarise(measured)}
+    folders = find_masked(options.data, options.category)
+    prepare("--out", options.out)
+    measured = measure(folders, choice, say)
+    summary = {
+        "photos": str(choice),
+        "half": choice.half,
+        "limit": choice.limit,
+        "dilate": choice.dilate,
+        **summarise(measured),
+    }
     text, table = json.dumps(summary, indent=2) + "\n", to_markdown(summary)
     if options.out:
         write_report(options.out, text, table, summary, measured)
@@ -58,7 +67,7 @@ def to_markdown(summary: dict[str, Any]) -> str:
     """IoU and F1 of each method, recall of the visible change by ours, and what was found where nothing is."""
     head = [f"{c} {m}" for c in CONDITIONS for m in METHODS]
     lines = ["# Masks from two photos: mean IoU x 100", ""]
-    lines.append(f"Photos: {summary['half']}; masks widened by {summary['dilate']} px before painting over.")
+    lines.append(f"Photos: {summary['photos']}; masks widened by {summary['dilate']} px before painting over.")
     lines.append("In brackets: recall of the visible change. The last row is the mean over categories.")
     lines += ["", f"| category | {' | '.join(head)} |", "|---" * (len(head) + 1) + "|"]
     rows = {**summary["categories"], "**mean**": summary}
@@ -80,7 +89,6 @@ def to_markdown(summary: dict[str, Any]) -> str:
 
 def write_report(folder: Path, text: str, table: str, summary: dict[str, Any], measured: Measured) -> None:
     """``masks.json``, ``masks.md``, ``masks.png`` and a contact sheet of each category."""
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "masks.json").write_text(text, encoding="utf-8")
     (folder / "masks.md").write_text(table, encoding="utf-8")
     rows = {**summary["categories"], "mean": summary}

@@ -55,6 +55,11 @@ class Choice:
     limit: int = 0
     dilate: int = 0
 
+    def __str__(self) -> str:
+        """In words, for a report."""
+        of = f"the first {self.limit} of each kind" if self.limit else "each kind"
+        return f"all of {of}" if self.half == "all" else f"every second of {of} ({self.half})"
+
     def indices(self, count: int) -> list[int]:
         """The chosen ones of ``count`` photos of a kind."""
         first = 1 if self.half == "odd" else 0
@@ -86,6 +91,8 @@ def find_masked(data: Path, wanted: list[str]) -> list[Path]:
         raise EvaluationError(f"{data} is no folder: name one in MVTec layout (CATEGORY/test, CATEGORY/ground_truth)")
     present = sorted(path.parent for path in data.glob("*/ground_truth") if path.is_dir())
     if not present:
+        if (data / "ground_truth").is_dir():
+            raise EvaluationError(f"{data} is a category itself: did you mean its parent, {data.resolve().parent}?")
         raise EvaluationError(f"{data} holds no masks: put them in CATEGORY/ground_truth/KIND/NAME_mask.png")
     return choose(present, wanted, f"{data} holds no masks of")
 
@@ -94,11 +101,11 @@ def real_pairs(folder: Path, choice: Choice) -> Iterator[RealPair]:
     """The chosen pairs of a category, by kind and file name. Raises EvaluationError where there are none."""
     kinds: dict[str, list[Pair]] = {}
     for pair in read_pairs(folder):
-        if pair.mask.any() and min(pair.mask.shape) >= 32:
+        if min(pair.mask.shape) >= 32:
             kinds.setdefault(pair.kind, []).append(pair)
     chosen = [(kind, i, pairs[i]) for kind, pairs in kinds.items() for i in choice.indices(len(pairs))]
     if not chosen:
-        raise EvaluationError(f"{folder} holds no defect to choose: give masks that are not empty, or another --half")
+        raise EvaluationError(f"{folder} holds no defect to choose: give photos of 32 px at least, or another --half")
     for kind, index, pair in chosen:
         normal = paint_over(pair.image, pair.mask, choice.dilate)
         yield RealPair(folder.name, kind, index, normal, pair.image, pair.mask)

@@ -80,10 +80,9 @@ def to_markdown(summary: dict[str, Any]) -> str:
     generators = list(summary["mean"])
     lines = ["# What is synthetic data worth to a detector?", ""]
     lines.append(", ".join(f"{name} {value}" for name, value in summary["settings"].items() if value) + ".")
-    lines.append(
-        "Tested on all good photos and the second half of the real defects; oracle and croppaste are shown the"
-    )
-    lines.append("first half. ± is the 95% interval over seeds; * marks categories with power.")
+    lines.append("Tested on all good photos and the second half of the real defects; oracle is shown the first half,")
+    lines.append("croppaste and transplant up to five of a kind of it. ± is the 95% interval over seeds; * marks")
+    lines.append("categories with power.")
     for metric in METRICS:
         lines += ["", f"## {TITLES[metric]} x 100", ""]
         lines.append("| category | " + " | ".join(generators) + " |")

@@ -14,7 +14,7 @@ import pytest
 from evaluation.__main__ import main
 from evaluation.baselines import cutpaste
 from evaluation.cells import Cell
-from evaluation.data import Image, Mask, load_category
+from evaluation.data import Image, Mask, load_category, shrink_mask
 from evaluation.metrics import Scores
 from evaluation.ours import asked_for
 from evaluation.report import summarise, to_markdown
@@ -68,7 +68,16 @@ def test_every_generator_gets_its_figures(
     summary = json.loads(printed.out)
     plate = summary["categories"]["plate"]
     assert plate["tested_on"] == {"good": 3, "defects": 2}
-    assert list(plate["generators"]) == ["local", "cutpaste", "draem", "nsa", "croppaste", "oracle", "shuffled"]
+    assert list(plate["generators"]) == [
+        "local",
+        "cutpaste",
+        "draem",
+        "nsa",
+        "croppaste",
+        "transplant",
+        "oracle",
+        "shuffled",
+    ]
     for figures in plate["generators"].values():
         for metric in ("pixel_auroc", "pixel_ap", "pixel_f1", "pro", "image_auroc"):
             assert 0 <= figures[metric]["mean"] <= 1
@@ -123,6 +132,9 @@ def test_the_best_epoch_is_kept_where_asked() -> None:
         (["--seeds", "0"], "--seeds 0 is too small"),
         (["--resume"], "--out"),
         (["--item", "plate"], "--item takes CATEGORY=WORDS"),
+        (["--item", "cable=a wire"], "--item: there is no category 'cable': choose from plate"),
+        (["--generators", "mine=nosuch"], "'nosuch' is no folder"),
+        (["--generators", "mine="], "mine=: '' is no folder"),
     ],
 )
 def test_errors_are_one_line_that_names_the_cure(
@@ -133,6 +145,127 @@ def test_errors_are_one_line_that_names_the_cure(
     error = capsys.readouterr().err
     assert complaint in error
     assert error.count("\n") == 1
+
+
+def refused(capsys: pytest.CaptureFixture[str], data: Path, *arguments: str) -> str:
+    """What the command says when it refuses, which is one line."""
+    pytest.importorskip("torch", reason="without it the command says so first")
+    assert main(["compare", "--data", str(data), "--preset", "tiny", "--pairs", "2", "--seeds", "1", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_a_category_named_as_data_is_refused_with_its_parent(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert f"did you mean its parent, {data}?" in refused(capsys, data / "plate")
+
+
+@pytest.mark.parametrize("option", ["--out", "--export"])
+def test_a_place_that_cannot_be_written_to_is_refused_at_the_start(
+    data: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    pytest.importorskip("matplotlib", reason="without it --out is refused for that")
+    file = data.parent / "notes.txt"
+    file.write_text("mine")
+    assert f"{option} {file} is a file: name another folder" in refused(capsys, data, option, str(file))
+    assert "name another folder" in refused(capsys, data, option, str(file / "below"))
+
+
+@pytest.mark.parametrize(("value", "complaint"), [(0, "has an empty mask: remove"), (255, "covers the whole photo")])
+def test_a_mask_that_is_empty_or_full_is_refused_by_name(
+    data: Path, capsys: pytest.CaptureFixture[str], value: int, complaint: str
+) -> None:
+    mask = data / "plate" / "ground_truth" / "scratch" / "3_mask.png"
+    cv2.imwrite(str(mask), np.full((80, 96), value, np.uint8))
+    assert f"{mask} {complaint}" in refused(capsys, data)
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = data / "plate" / "ground_truth" / "scratch" / "3_mask.png"
+    cv2.imwrite(str(mask), np.full((40, 30), 255, np.uint8))
+    assert "3_mask.png is 30 x 40 px, its image 96 x 80: resize the mask" in refused(capsys, data)
+
+
+def test_a_defect_that_covers_most_of_the_photo_cannot_be_transplanted(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for mask in (data / "plate" / "ground_truth" / "scratch").iterdir():
+        full = np.full(cv2.imread(str(mask)).shape[:2], 255, np.uint8)
+        full[:2, :2] = 0
+        cv2.imwrite(str(mask), full)
+    assert "scratch cannot be transplanted" in refused(capsys, data, "--generators", "transplant")
+
+
+def test_masks_of_ones_or_labels_are_read_as_drawn(data: Path) -> None:
+    before = load_category(data / "plate")
+    for number, path in enumerate(sorted((data / "plate" / "ground_truth" / "scratch").iterdir())):
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path), (mask > 0).astype(np.uint8) * (number + 1))
+    after = load_category(data / "plate")
+    pairs = zip([*before.shown, *before.held_out], [*after.shown, *after.held_out], strict=True)
+    assert all((old.mask == new.mask).all() for old, new in pairs)
+
+
+def test_a_thin_mask_survives_shrinking_and_others_are_cut_at_one_half() -> None:
+    line = np.zeros((512, 512), bool)
+    line[100:300, 101:102] = True
+    small = shrink_mask(line, 128)
+    assert small.any(axis=0).sum() == 1
+    assert small.sum() == 50
+    line[400:440, 400:440] = True  # what fills a pixel sets the threshold: the thin part is below it, as ever
+    assert shrink_mask(line, 128).sum() == 100
+    assert not shrink_mask(np.zeros((64, 64), bool), 32).any()
+
+
+def test_defects_thinner_than_a_pixel_of_the_detector_are_learned_and_tested(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="training needs torch: pip install 'anomaly-agent[evaluation]'")
+    for path in (data / "plate" / "ground_truth" / "scratch").iterdir():
+        mask = np.zeros(cv2.imread(str(path)).shape[:2], np.uint8)
+        mask[20:60, 30] = 255
+        cv2.imwrite(str(path), mask)
+    common = ["--preset", "tiny", "--pairs", "2", "--seeds", "1", "--generators", "oracle", "--json"]
+    assert main(["compare", "--data", str(data), *common]) == 0
+    found = json.loads(capsys.readouterr().out)["categories"]["plate"]["generators"]["oracle"]
+    assert found["pixel_ap"]["mean"] > 0
+
+
+def test_an_export_is_not_mixed_with_an_older_one_and_is_found_a_level_higher(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="training needs torch: pip install 'anomaly-agent[evaluation]'")
+    export = tmp_path / "pairs"
+    common = ["--generators", "cutpaste", "--export", str(export)]
+    assert main(["compare", "--data", str(data), "--preset", "tiny", "--pairs", "2", "--seeds", "1", *common]) == 0
+    capsys.readouterr()
+    used = export / "cutpaste" / "seed_0" / "plate"
+    assert f"{used} holds pairs already: remove it" in refused(capsys, data, *common)
+    for above in (export, used.parents[1]):
+        assert f"use mine={used.parent}" in refused(capsys, data, "--generators", f"mine={above}")
+
+
+def test_cells_of_other_photos_are_not_taken_up(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch", reason="training needs torch: pip install 'anomaly-agent[evaluation]'")
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install 'anomaly-agent[evaluation]'")
+    common = ["--generators", "oracle", "--out", str(tmp_path / "out"), "--resume"]
+    run = ["compare", "--data", str(data), "--preset", "tiny", "--pairs", "2", "--seeds", "1", *common]
+    assert main(run) == 0
+    monkeypatch.setattr("evaluation.compare.run_cell", None)
+    assert main(run) == 0
+    save(data / "plate" / "test" / "good" / "0.png", make_photo(96, 80, 99))
+    capsys.readouterr()
+    assert "was run with other photos or masks: choose another --out" in refused(capsys, data, *common)
+
+    # Cells that do not say their data, from before it was kept, are taken up.
+    path = tmp_path / "out" / "cells" / "plate-oracle-0.json"
+    kept = json.loads(path.read_text())
+    del kept["data"]
+    path.write_text(json.dumps(kept))
+    assert main(run) == 0
 
 
 def test_defects_without_masks_are_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

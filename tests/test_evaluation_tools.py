@@ -13,7 +13,7 @@ from evaluation.__main__ import main
 from evaluation.broken import KINDS, break_photo, find_object
 from evaluation.conditions import CONDITIONS, edit, moved
 from evaluation.data import Image, Mask
-from evaluation.pairs import paint_over, seeded
+from evaluation.pairs import Choice, paint_over, seeded
 from tests.conftest import make_photo
 
 
@@ -92,6 +92,7 @@ def test_the_judge_is_measured_against_every_kind_of_broken_edit(
     assert summary["real_pass"] == 1
     assert summary["broken_pass"] < 0.2
     assert summary["categories"]["plate"]["real"] == 2
+    assert summary["limit"] == 2
     assert {path.name for path in out.iterdir()} == {"judge.json", "judge.md", "judge.png", "judge-plate.png"}
     assert result(capsys, *common)["by_kind"] == summary["by_kind"]
 
@@ -101,6 +102,7 @@ def test_without_json_both_print_a_table(data: Path, capsys: pytest.CaptureFixtu
         assert main([command, "--data", str(data), "--category", "tile", "--limit", "1", "--dilate", "2"]) == 0
         printed = capsys.readouterr()
         assert "| tile |" in printed.out
+        assert "Photos: all of the first 1 of each kind;" in printed.out
         assert "tile: " in printed.err
 
 
@@ -121,6 +123,39 @@ def test_errors_are_one_line_that_names_the_cure(
     error = capsys.readouterr().err
     assert complaint in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["masks", "judge"])
+def test_a_mask_that_is_empty_or_full_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    mask = tmp_path / "plate" / "ground_truth" / "stain" / "0_mask.png"
+    save(tmp_path / "plate" / "test" / "stain" / "0.png", make_photo())
+    for drawn, complaint in ((False, "has an empty mask: remove the photo"), (True, "covers the whole photo")):
+        save(mask, np.full(make_photo().shape[:2], drawn))
+        assert main([command, "--data", str(tmp_path)]) == 2
+        assert f"{mask} {complaint}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["masks", "judge"])
+def test_a_place_that_cannot_be_written_to_is_refused_at_the_start(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    pytest.importorskip("matplotlib", reason="without it --out is refused for that")
+    file = tmp_path / "notes.txt"
+    file.write_text("mine")
+    assert main([command, "--data", str(data), "--out", str(file)]) == 2
+    assert capsys.readouterr().err == f"error: --out {file} is a file: name another folder\n"
+
+
+def test_the_photos_that_were_chosen_are_told_in_words() -> None:
+    assert str(Choice("all", 20)) == "all of the first 20 of each kind"
+    assert str(Choice("odd", 0)) == "every second of each kind (odd)"
+
+
+def test_a_category_named_as_data_is_refused_with_its_parent(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["masks", "--data", str(data / "plate")]) == 2
+    assert f"did you mean its parent, {data}?" in capsys.readouterr().err
 
 
 def test_a_folder_without_masks_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
