@@ -163,7 +163,9 @@ def _lay(patient: Patient, piece: Piece, pose: posing.Poses, strength: float, st
     level = looks.lowpass(relit, max(1.5, 0.02 * piece.length))
     plain = level + OURS * (relit - level) + THEIRS * (own - level)
     look = np.exp(own + fields["plain"][..., None] * (plain - own)) - DARK
-    after = base + cover[..., None] * (look - under) + outer[..., None] * (look - base)
+    beside = base - cover[..., None] * under  # what a pixel on the outline shows of the background
+    beside = np.where((beside < 0).any(2, keepdims=True), base * (1 - cover[..., None]), beside)
+    after = beside + cover[..., None] * look + outer[..., None] * (look - base)
     bold = strength + (min(strength, 1.0) - strength) * fields["own"]  # stuff of its own is never bolder than it is
     bold *= np.exp(streams("tone").normal(0, 0.06) * (1 - fields["own"]))
     change = bold[..., None] * (to_srgb(after) - to_srgb(base))

@@ -13,6 +13,9 @@ from mcp_servers.vision.types import Field, Mask
 STEP = 4.0, 10.0
 """Colour difference (Lab) across the mask's border up to which the defect fades out, and from which it has an edge."""
 
+DETAIL = 0.2
+"""Share of a defect's own texture beyond the outline: walls and depths of a gap are no grain to be strewn about."""
+
 
 def grown(mask: Mask, radius: float) -> Mask:
     far = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
@@ -88,4 +91,4 @@ def continued(linear: Colour, known: Mask, missing: Mask, blur: float, rng: np.r
         return linear
     mixed = known & grown(missing, 1.0 + blur)
     source = known & ~mixed
-    return fill(linear, missing | mixed, source, rng) if source.any() else fill(linear, missing, known, rng)
+    return fill(linear, missing | mixed if source.any() else missing, source if source.any() else known, rng, DETAIL)
