@@ -69,22 +69,44 @@ def main() -> int:
     options = parser.parse_args()
     if not options.data.is_dir():
         parser.error(f"{options.data} is no folder: name one in MVTec layout")
+    refused = refusal(options)
+    if refused:
+        parser.error(refused)
     outcomes = anyio.run(run_all, options)
     print(json.dumps(summary(outcomes, options), indent=2))
     return 0
+
+
+def refusal(options: argparse.Namespace) -> str | None:
+    """Why nothing can be run, or None: no category with photos, or one of which ``--skip`` leaves none."""
+    found = {category: len(photos_of(options, category)) for category in chosen(options)}
+    if not any(found.values()):
+        return f"{options.data} holds no photo in CATEGORY/train/good: the categories are {', '.join(TYPES)}"
+    least = min(count for count in found.values() if count)
+    if not 0 <= options.skip < least:
+        return f"--skip {options.skip} leaves no photo of a category: 0 to {least - 1}"
+    return None
+
+
+def chosen(options: argparse.Namespace) -> list[str]:
+    """The categories to run."""
+    return [category for category in TYPES if not options.category or category in options.category]
+
+
+def photos_of(options: argparse.Namespace, category: str) -> list[Path]:
+    """All normal photos of a category, by name."""
+    return sorted((options.data / category / "train" / "good").glob("*.png"))
 
 
 async def run_all(options: argparse.Namespace) -> list[Outcome]:
     """All tasks over one connection to the tools."""
     outcomes = []
     async with Toolbox([builtin_server([options.data])]) as toolbox:
-        for category, types in TYPES.items():
-            photos = sorted((options.data / category / "train" / "good").glob("*.png"))
-            if not photos or (options.category and category not in options.category):
-                continue
-            for number, kind in enumerate(types):
+        for category in chosen(options):
+            photos = photos_of(options, category)[options.skip :]
+            for number, kind in enumerate(TYPES[category] if photos else ()):
                 for i in range(options.photos):
-                    photo = photos[(options.skip + 7 * number + 3 * i) % len(photos)]
+                    photo = photos[(7 * number + 3 * i) % len(photos)]
                     for seed in range(options.seeds):
                         task = Task(str(photo.resolve()), ITEMS.get(category, category), kind, 100 * i + seed)
                         task = replace(task, threshold=options.threshold)

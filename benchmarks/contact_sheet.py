@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +27,8 @@ from agent.policies.refine import step
 from evaluation.data import Image as Photo
 from evaluation.data import find_categories, images_in, load_category, read_image
 from evaluation.errors import EvaluationError
-from evaluation.ours import understood
+from evaluation.folders import prepare
+from evaluation.ours import asked_for, understood
 from mcp_servers.errors import RegionError
 from mcp_servers.image_gen.local import render
 from mcp_servers.knowledge.catalogue import find_page, general_page, material_of, profile_for
@@ -70,15 +73,18 @@ def main() -> None:
         return
     try:
         folders = find_categories(options.data, options.category)
-        options.out.mkdir(parents=True, exist_ok=True)
+        prepare("--out", options.out)
         for folder in folders:
             print(json.dumps(sheets_of_samples(folder, options.out, options.count, options.seed)), flush=True)
     except EvaluationError as error:
         parser.error(str(error))
 
 
-def sheets_of_samples(folder: Path, out: Path, count: int, seed: int) -> dict[str, str | int]:
-    """Write a category's sheets; says where they are. Raises EvaluationError where it has no photos."""
+def sheets_of_samples(folder: Path, out: Path, count: int, seed: int) -> dict[str, Any]:
+    """Write a category's sheets; says where they are, and why samples are missing.
+
+    Raises EvaluationError where it has no photos, or no sample could be made of them.
+    """
     photos = [read_image(path) for path in images_in(folder / "train" / "good")]
     if not photos:
         raise EvaluationError(f"{folder / 'train' / 'good'} holds no photo")
@@ -88,14 +94,19 @@ def sheets_of_samples(folder: Path, out: Path, count: int, seed: int) -> dict[st
     share = min(8, max(3, count // 2 // max(1, len(own))))
     plan = [kind for kind in own for _ in range(share)][:count]
     plan += [others[n % len(others)] for n in range(count - len(plan))]
-    cells = list(samples(photos, folder.name, sorted(plan, key=[*own, *others].index), seed))
+    refused: Counter[str] = Counter()
+    cells = list(samples(photos, folder.name, sorted(plan, key=[*own, *others].index), seed, refused))
+    if not cells:
+        raise EvaluationError(f"{folder.name}: no sample could be made: {'; '.join(refused) or '--count 1 at least'}")
     write(cells, out / f"{folder.name}.png")
-    said: dict[str, str | int] = {"category": folder.name, "samples": len(cells), "sheet": str(out / folder.name)}
+    said: dict[str, Any] = {"category": folder.name, "samples": len(cells), "sheet": str(out / f"{folder.name}.png")}
     if real:
         pairs = load_category(folder)
         beside: list[Cell] = []
         for kind in real:
-            beside += samples(photos, folder.name, [kind] * COLUMNS, seed + 1000)
+            asked = asked_for(folder.name, [kind])
+            row = [asked[n % len(asked)] for n in range(COLUMNS)]
+            beside += samples(photos, folder.name, row, seed + 1000, refused)
             beside += [Cell(np.full((8, 8, 3), 255, np.uint8), (0, 0, 8, 8), "")] * (-len(beside) % COLUMNS)
             found = [pair for pair in (*pairs.shown, *pairs.held_out) if pair.kind == kind][
                 :: max(1, len(photos) // 30)
@@ -105,7 +116,7 @@ def sheets_of_samples(folder: Path, out: Path, count: int, seed: int) -> dict[st
             ]
             beside += [Cell(np.full((8, 8, 3), 255, np.uint8), (0, 0, 8, 8), "")] * (-len(beside) % COLUMNS)
         write(beside, out / f"{folder.name}_real.png")
-    return said
+    return said | ({"refused": dict(refused)} if refused else {})
 
 
 def kinds_of(item: str, real: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -124,17 +135,24 @@ def kinds_of(item: str, real: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, list(others.values()) or own
 
 
-def samples(photos: Sequence[Photo], item: str, kinds: Sequence[str], seed: int) -> Iterator[Cell]:
-    """A rendered sample of each kind; kinds that a photo cannot carry are tried on three photos."""
+def samples(
+    photos: Sequence[Photo], item: str, kinds: Sequence[str], seed: int, refused: Counter[str]
+) -> Iterator[Cell]:
+    """A rendered sample of each kind; kinds that a photo cannot carry are tried on three photos.
+
+    ``refused`` counts the samples that could not be made, by what was said of the last photo.
+    """
     rng = np.random.default_rng(seed)
     for number, kind in enumerate(kinds):
-        for _ in range(3):
+        for attempt in range(3):
             photo = photos[int(rng.integers(len(photos)))]
             size, severity = (int(v) for v in rng.integers(-1, 2, 2))
             prompt = step(generate_prompt(photo, item, kind).prompt, size=size, severity=severity).prompt
             try:
                 made = render(photo, prompt, seed + number)
-            except RegionError:
+            except RegionError as error:
+                if attempt == 2:
+                    refused[f"{kind}: {error}"] += 1
                 continue
             title = f"{kind} {made.spec.size} {made.spec.severity}"
             yield Cell(np.clip(np.rint(made.rgb), 0, 255).astype(np.uint8), made.box, title)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -29,8 +30,13 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--anomaly", default="scratch")
     options = parser.parse_args()
+    sizes = options.sizes.split(",")
+    if not all(re.fullmatch(r"[1-9]\d+x[1-9]\d+", size) for size in sizes) or options.runs < 1:
+        parser.error(
+            f"--sizes {options.sizes} --runs {options.runs}: sizes are WIDTHxHEIGHT, as 512x512, and runs 1 on"
+        )
     with tempfile.TemporaryDirectory() as folder:
-        report = {size: measure(size, options.runs, options.anomaly, Path(folder)) for size in options.sizes.split(",")}
+        report = {size: measure(size, options.runs, options.anomaly, Path(folder)) for size in sizes}
     print(json.dumps({"command": "agent.run", "cores": os.cpu_count(), "sizes": report}, indent=2))
 
 
@@ -50,6 +56,10 @@ def measure(size: str, runs: int, anomaly: str, folder: Path) -> dict[str, Any]:
         peaks.append(watch(process))
         seconds.append(time.perf_counter() - started)
         exits.append(process.returncode)
+        if not (out / "result.json").is_file():
+            raise SystemExit(
+                f"agent.run made nothing of a photo of {size} (exit code {process.returncode}): other --sizes"
+            )
         images.append(len(json.loads((out / "result.json").read_text())["images"]))
     return {
         "seconds": {"median": round(statistics.median(seconds), 2), "min": round(min(seconds), 2)}
