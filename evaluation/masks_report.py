@@ -34,13 +34,7 @@ def run(options: argparse.Namespace) -> str:
     folders = find_masked(options.data, options.category)
     prepare("--out", options.out)
     measured = measure(folders, choice, say)
-    summary = {
-        "photos": str(choice),
-        "half": choice.half,
-        "limit": choice.limit,
-        "dilate": choice.dilate,
-        **summarise(measured),
-    }
+    summary = {**choice.described(), **summarise(measured)}
     text, table = json.dumps(summary, indent=2) + "\n", to_markdown(summary)
     if options.out:
         write_report(options.out, text, table, summary, measured)

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -54,6 +55,10 @@ class Choice:
     half: str = "all"
     limit: int = 0
     dilate: int = 0
+
+    def described(self) -> dict[str, Any]:
+        """The choice in words and as plain data, for a report."""
+        return {"photos": str(self), "half": self.half, "limit": self.limit, "dilate": self.dilate}
 
     def __str__(self) -> str:
         """In words, for a report."""
