@@ -20,7 +20,7 @@ def read_roi(text: str, photo: Path | None) -> str:
     if Path(text).is_file():
         return str(Path(text).resolve())
     try:
-        x, y, width, height = (int(part) for part in text.split(","))
+        x, y, width, height = (int(part) for part in text.strip(" []()").split(","))
     except ValueError as error:
         raise ValueError(f"--roi {text!r} is neither a box X,Y,WIDTH,HEIGHT in pixels nor a mask image") from error
     if width <= 0 or height <= 0:

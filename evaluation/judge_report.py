@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from evaluation.broken import KINDS
-from evaluation.folders import prepare
 from evaluation.judge import REAL, Judged, Judgements, measure
 from evaluation.metrics import auroc
-from evaluation.pairs import add_options, choice_of, find_masked, say
-from evaluation.sheets import bars, require_plots, write_sheet
+from evaluation.pairs import add_options
+from evaluation.reporting import report
+from evaluation.sheets import bars, write_sheet
 
 
 def add_parser(commands: Any) -> None:
@@ -28,16 +27,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> str:
     """Measure, write what was asked for, and return what is printed. Raises EvaluationError."""
-    choice = choice_of(options)
-    require_plots(options.out)
-    folders = find_masked(options.data, options.category)
-    prepare("--out", options.out)
-    judged = measure(folders, choice, say)
-    summary = {**choice.described(), **summarise(judged)}
-    text, table = json.dumps(summary, indent=2) + "\n", to_markdown(summary)
-    if options.out:
-        write_report(options.out, text, table, summary, judged)
-    return text if options.json else table
+    return report(options, measure, summarise, to_markdown, write_report)
 
 
 def summarise(judged: Judgements) -> dict[str, Any]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from evaluation.conditions import CONDITIONS
-from evaluation.folders import prepare
 from evaluation.masks import BASELINES, Alarm, Hit, Measured, measure
-from evaluation.pairs import add_options, choice_of, find_masked, say
-from evaluation.sheets import bars, require_plots, write_sheet
+from evaluation.pairs import add_options
+from evaluation.reporting import report
+from evaluation.sheets import bars, write_sheet
 
 METHODS = ("ours", *BASELINES)
 COLUMNS = 3
@@ -29,16 +28,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> str:
     """Measure, write what was asked for, and return what is printed. Raises EvaluationError."""
-    choice = choice_of(options)
-    require_plots(options.out)
-    folders = find_masked(options.data, options.category)
-    prepare("--out", options.out)
-    measured = measure(folders, choice, say)
-    summary = {**choice.described(), **summarise(measured)}
-    text, table = json.dumps(summary, indent=2) + "\n", to_markdown(summary)
-    if options.out:
-        write_report(options.out, text, table, summary, measured)
-    return text if options.json else table
+    return report(options, measure, summarise, to_markdown, write_report)
 
 
 def summarise(measured: Measured) -> dict[str, Any]:

@@ -152,7 +152,7 @@ SHAPES: dict[str, str] = {
     "irregular": r"\b(?:irregular\w*|uneven|amorphous)\b",
     "pitted": r"\b(?:pitting|pitted|porosity|porous|pock-?mark\w*)\b",
     "wrinkled": r"\b(?:wrinkl\w*|crinkl\w*|crumpl\w*|pucker\w*)\b",
-    "island": r"\b(?:islands?|isolated|spurious|spot of)\b",
+    "island": r"\b(?:islands?|isolated|spurious)\b",
     "spur": r"\bspurs?\b",
     "scuffed": r"\b(?:scuff\w*|abra\w+|scrape\w*|worn|brush mark\w*)\b",
     "soft": (

@@ -190,7 +190,9 @@ class Placer:
             name = spec.family.value.replace("_", " ")
             if self.scene.kind == "texture":
                 raise RegionError(f"no edge of the part in view for a {name}; use a photo that shows its outline")
-            raise RegionError(f"the region holds no piece of the part's outline for a {name}; move it onto the outline")
+            raise RegionError(
+                "the region holds no piece of the part's outline, where this defect lives; move it onto one"
+            )
         return weight
 
     def _angle(self, spec: DefectSpec, rng: np.random.Generator) -> float:
