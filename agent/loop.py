@@ -80,7 +80,7 @@ class _Runner:
             "session_start",
             session_id=uuid.uuid4().hex,
             task=self.task.to_json(),
-            policy={"name": self.policy.name},
+            policy=self.policy.describe(),
             servers=self.toolbox.described,
             tools=signatures,
             protocol_hash=protocol_hash(signatures),
@@ -89,19 +89,22 @@ class _Runner:
             self.episode.original = await self.toolbox.open_photo(self.task.image)
             self.say(Message("system", system_prompt(signatures)))
             self.say(Message("user", user_prompt(self.task), (self.episode.original,)))
-            await self.turns()
+            await self.turns(signatures)
         except PolicyError as error:
             self.end(error.stop, str(error))
         except ToolboxError as error:
             self.end(StopReason.TOOL_ERROR, str(error))
 
-    async def turns(self) -> None:
+    async def turns(self, signatures: Sequence[dict[str, Any]]) -> None:
         while self.episode.turns < self.task.max_turns:
-            text = await self.policy.next_turn(self.messages)
+            reply = await self.policy.next_turn(self.messages, signatures)
             self.episode.turns += 1
-            self.say(Message("assistant", text))
+            if reply.call:
+                self.session.append("model_call", turn=self.episode.turns, **reply.call.to_json())
+                self.episode.cost_usd += reply.call.cost_usd
+            self.say(Message("assistant", reply.text))
             try:
-                turn = parse_turn(text)
+                turn = parse_turn(reply.text)
                 if isinstance(turn.action, Answer):
                     self.check(turn.action)
                     self.episode.answer = turn.action
@@ -121,24 +124,25 @@ class _Runner:
             seen = await self.toolbox.call(call, self.task, self.episode.images)
         except ToolboxError as error:
             self.session.append(
-                "tool_result", call_id=call_id, tool=call.name, ok=False, seconds=None, cost_usd=0.0,
-                payload={}, bound={}, images=[], error_class="ToolboxError", error=str(error),
+                "tool_result", call_id=call_id, tool=call.name, ok=False, seconds=None, cost_usd=error.cost_usd,
+                payload={}, bound={}, images=[], error_class=error.kind, error=str(error),
             )  # fmt: skip
+            self.episode.cost_usd += error.cost_usd
             raise
         self.remember(call, seen)
         images = [("synthesis", seen.image), ("mask", seen.mask)]
         self.session.append(
             "tool_result", call_id=call_id, tool=call.name, ok=not seen.error, seconds=round(seen.seconds, 4),
-            cost_usd=float(seen.payload.get("cost_usd", 0.0)), payload=seen.payload, bound=seen.bound,
+            cost_usd=seen.cost_usd, payload=seen.payload, bound=seen.bound,
             images=[self.logged(image, role) for role, image in images if image],
-            error_class="Refused" if seen.error else None, error=seen.error or None,
+            error_class=seen.kind or None, error=seen.error or None,
         )  # fmt: skip
         shown = (seen.image,) if seen.image else ()
         self.say(Message("tool", observation(call.name, seen.shown), shown, call.name))
 
     def remember(self, call: ToolCall, seen: Observation) -> None:
         """Update the episode's state from a result."""
-        self.episode.cost_usd += float(seen.payload.get("cost_usd", 0.0))
+        self.episode.cost_usd += seen.cost_usd
         if seen.error:
             return self.progress(f"    {call.name} refused: {seen.error}")
         if backend := seen.payload.get("backend"):

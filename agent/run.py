@@ -32,7 +32,7 @@ from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
 from agent.task import StopReason, Task
-from agent.toolbox import CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
+from agent.toolbox import BACKEND_ROLES, CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
 
 RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
 
@@ -83,6 +83,11 @@ def parser_of() -> argparse.ArgumentParser:
         metavar="URL|COMMAND",
         help="tool server to use (default: the built-in)",
     )
+    for role in BACKEND_ROLES:
+        tool = f"the built-in server's {role}"
+        parser.add_argument(f"--{role}", metavar="NAME", help=f"backend of {tool} (default: local)")
+        parser.add_argument(f"--{role}-model", metavar="MODEL", help=f"model of {tool}")
+        parser.add_argument(f"--{role}-base-url", metavar="URL", help=f"where the model of {tool} is served")
     parser.add_argument(
         "--call-timeout",
         type=float,
@@ -159,6 +164,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
     if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
         raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
+    if options.server and _backends(options):
+        raise InputError(f"{_backends(options)[0]} is the built-in server's: leave it or --server out")
     if bool(options.example) != bool(options.example_mask):
         raise InputError("--example and --example-mask go together: name the photo of a defect and the defect's mask")
     for path in filter(None, ("" if options.demo else options.image, options.example, options.example_mask)):
@@ -232,7 +239,7 @@ async def _episode(
     task = episode.task
     files = (Path(name) for name in (task.image, task.region, task.example_image, task.example_mask))
     allow = {path.parent for path in files if path.is_absolute()}
-    servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow))]
+    servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
     policy = Planner(task)
     handles: dict[int, str] = {}
     error = None
@@ -248,6 +255,13 @@ async def _episode(
     except anyio.get_cancelled_exc_class():  # Ctrl-C: recorded by the loop; what was made is written all the same
         error = "interrupted"
     return result_of(episode, policy.name, handles, error)
+
+
+def _backends(options: argparse.Namespace) -> list[str]:
+    """The options that choose the built-in server's backends, as that server takes them."""
+    names = [f"{role}{part}" for role in BACKEND_ROLES for part in ("", "_model", "_base_url")]
+    given = [(name, getattr(options, name)) for name in names if getattr(options, name) is not None]
+    return [argument for name, value in given for argument in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def _server(text: str) -> Server:

@@ -39,8 +39,26 @@ _HIDDEN_FACTS = frozenset(
 )
 
 
+META_BACKEND = "anomaly-agent/backend"
+META_FAILURE = "anomaly-agent/failure"
+MENDABLE = frozenset({"refused", "empty"})
+"""Kinds of a backend's failure that another prompt may cure; every other kind ends the episode."""
+BACKEND_ROLES = ("prompter", "editor", "judge", "knowledge", "masker")
+"""The built-in server's options that choose the backend of prompt_gen, image_gen, quality_eval,
+knowledge_retrieval and mask_gen."""
+KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY", "XAI_API_KEY")
+
+
 class ToolboxError(RuntimeError):
-    """The tools cannot go on (a server died, timed out or broke the protocol); the message names the cure."""
+    """The tools cannot go on (a server died, timed out or broke the protocol); the message names the cure.
+
+    ``kind`` is the failure's class for the session, ``cost_usd`` what the failed call cost all the same.
+    """
+
+    def __init__(self, message: str, kind: str = "ToolboxError", cost_usd: float = 0.0) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.cost_usd = cost_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +75,14 @@ class Server:
         return self.url or " ".join(self.command)
 
 
-def builtin_server(allow: Sequence[Path]) -> Server:
-    """All five tools of this project in one process that may read the given folders."""
-    arguments = [argument for folder in allow for argument in ("--allow", str(folder))]
-    env = {key: value for key, value in os.environ.items() if key.startswith(("ANOMALY_AGENT_", "OMP_", "XDG_CACHE"))}
+def builtin_server(allow: Sequence[Path], backends: Sequence[str] = ()) -> Server:
+    """All five tools of this project in one process that may read the given folders.
+
+    ``backends``: further arguments of ``python -m mcp_servers``, such as ``--editor gemini``.
+    """
+    arguments = [argument for folder in allow for argument in ("--allow", str(folder))] + list(backends)
+    passed = ("ANOMALY_AGENT_", "OMP_", "XDG_CACHE")
+    env = {key: value for key, value in os.environ.items() if key.startswith(passed) or key in KEYS}
     root = str(Path(__file__).resolve().parent.parent)  # holds the sibling package in a checkout and when installed
     env["PYTHONPATH"] = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     return Server(command=(sys.executable, "-m", "mcp_servers", *arguments), env=env)
@@ -72,7 +94,7 @@ class Observation:
 
     ``payload`` is the tool's JSON as it came, ``shown`` what the policy is told, ``image`` a new conversation
     image (image_gen), ``mask`` a mask (mask_gen). ``error`` is the tool's refusal in its own words, which the
-    policy may act on; "" where the call succeeded.
+    policy may act on; "" where the call succeeded. ``kind`` is the failure's class, ``cost_usd`` what the call cost.
     """
 
     payload: dict[str, Any]
@@ -80,6 +102,8 @@ class Observation:
     bound: dict[str, Any]
     seconds: float
     error: str = ""
+    kind: str = ""
+    cost_usd: float = 0.0
     image: ImageRef | None = None
     mask: ImageRef | None = None
 
@@ -136,6 +160,8 @@ class Toolbox:
                 raise ToolboxError(f"two servers offer {tool.name}: leave one out")
             self._clients[tool.name] = client
             self._schemas[tool.name] = tool
+            if problem := _fact(tool.meta, META_BACKEND, "problem"):
+                raise ToolboxError(f"{tool.name}: {problem}", "setup")
 
     def signatures(self) -> list[dict[str, Any]]:
         """The five tools as the model sees them: function signatures with image numbers."""
@@ -163,8 +189,12 @@ class Toolbox:
         seconds = time.perf_counter() - started
         text = "\n".join(block.text for block in result.content if isinstance(block, types.TextContent))
         if result.is_error:
-            prefix = f"Error executing tool {call.name}: "
-            return _refused(text.removeprefix(prefix) or f"{call.name} failed without saying why", bound, seconds)
+            message = text.removeprefix(f"Error executing tool {call.name}: ") or f"{call.name} failed: see its log"
+            kind = str(_fact(result.meta, META_FAILURE, "kind") or "")
+            cost = float(_fact(result.meta, META_FAILURE, "cost_usd") or 0.0)
+            if kind and kind not in MENDABLE:
+                raise ToolboxError(f"{call.name}: {message}", kind, cost)
+            return _refused(message, bound, seconds, kind or "Refused", cost)
         payload = result.structured_content or _json(call.name, text)
         self._learn_handle(bound, payload, images)
         image = mask = None
@@ -175,7 +205,8 @@ class Toolbox:
         shown = {key: value for key, value in payload.items() if key not in _HIDDEN_FACTS}
         if image is not None:
             shown = {"image_index": image.index, **shown}
-        return Observation(payload, shown, bound, seconds, image=image, mask=mask)
+        cost = float(payload.get("cost_usd") or 0.0)
+        return Observation(payload, shown, bound, seconds, cost_usd=cost, image=image, mask=mask)
 
     def _bind(
         self, tool: types.Tool, arguments: dict[str, Any], task: Task, images: Sequence[ImageRef]
@@ -276,8 +307,17 @@ def _signature(tool: types.Tool) -> dict[str, Any]:
     return {"type": "function", "function": {"name": tool.name, "description": description, "parameters": parameters}}
 
 
-def _refused(message: str, bound: dict[str, Any], seconds: float = 0.0) -> Observation:
-    return Observation({"error": message}, {"error": message}, bound, seconds, error=message)
+def _fact(meta: Any, key: str, name: str) -> Any:
+    """One fact of an ``_meta`` entry, None where a server does not give it."""
+    entry = meta.get(key) if isinstance(meta, dict) else None
+    return entry.get(name) if isinstance(entry, dict) else None
+
+
+def _refused(
+    message: str, bound: dict[str, Any], seconds: float = 0.0, kind: str = "Refused", cost_usd: float = 0.0
+) -> Observation:
+    told = {"error": message}
+    return Observation(told, told, bound, seconds, error=message, kind=kind, cost_usd=cost_usd)
 
 
 def _json(tool: str, text: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import sys
 
 from mcp_servers.serving import main
-from mcp_servers.suite import INSTRUCTIONS, factories
+from mcp_servers.suite import INSTRUCTIONS, SPECS
 
 if __name__ == "__main__":
-    sys.exit(main("mcp_servers", factories(), INSTRUCTIONS))
+    sys.exit(main("mcp_servers", SPECS, INSTRUCTIONS))

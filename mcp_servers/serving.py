@@ -1,7 +1,7 @@
 """The MCP surface that the five tools share: strict registration, errors, image results, and the command line.
 
-A tool module offers ``tools(store) -> list[Tool]``; the same registrations make one server each or all five
-together. Sync tool functions run in worker threads.
+A tool module offers a ``ToolSpec``; the same specs make one server each or all five together. Sync tool functions
+run in worker threads; those that wait for a service are async.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
+import anyio.to_thread
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.resources.templates import ResourceSecurity
@@ -30,13 +31,13 @@ from mcp.server.transport_security import TransportSecuritySettings
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent, ToolAnnotations
 from pydantic import ValidationError
 
-from mcp_servers.errors import ToolInputError
+from mcp_servers.backends import META_FAILURE, BackendChoice, BackendFacts, Choices, ToolSpec, add_options, read_choices
+from mcp_servers.errors import BackendError, FailureKind, ToolInputError
 from mcp_servers.images import ImageError
 from mcp_servers.store import Store, default_home
 
 P = ParamSpec("P")
 R = TypeVar("R")
-ToolFactory = Callable[[Store], list[Tool]]
 
 IMAGE_ARGUMENT = "an image handle (img_...), the path of a file in an allowed folder, or a data URI"
 MAX_BODY = 96 * 2**20
@@ -75,19 +76,34 @@ class StrictTool(Tool):
         return f"the argument {name!r} is not usable: {first['msg']}"
 
 
-def make_tool(function: Callable[P, R], *, title: str, read_only: bool, structured: bool) -> Tool:
+def make_tool(
+    function: Callable[P, R | Awaitable[R]],
+    *,
+    title: str,
+    read_only: bool,
+    structured: bool,
+    backend: BackendFacts,
+) -> Tool:
     """Register a function as a strict tool.
 
-    Unknown arguments are refused instead of ignored, and a ``ToolInputError`` becomes a ``ToolError`` whose
-    one-line text reaches the client. ``structured``: publish an outputSchema from the return annotation.
+    Unknown arguments are refused instead of ignored. A ``ToolInputError`` becomes a ``ToolError`` whose one-line text
+    reaches the client; a ``BackendError`` becomes an error result whose ``_meta`` tells its kind and cost.
+    ``structured``: publish an outputSchema from the return annotation. ``backend`` goes into the tool's ``_meta``;
+    where it has a problem, every call is answered with it.
     """
 
     @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            if backend.problem:
+                raise BackendError(backend.problem, FailureKind.SETUP)
+            if inspect.iscoroutinefunction(function):
+                return cast(R, await function(*args, **kwargs))
+            return cast(R, await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs)))
         except ToolInputError as error:
             raise ToolError(str(error)) from error
+        except BackendError as error:
+            return cast(R, _failure(error))
 
     tool = StrictTool.from_function(
         guarded,
@@ -97,6 +113,7 @@ def make_tool(function: Callable[P, R], *, title: str, read_only: bool, structur
             read_only_hint=read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=False
         ),
         structured_output=structured,
+        meta=backend.meta(),
     )
     # The SDK ignores misspelt argument names; a caller must hear of them.
     model = tool.fn_metadata.arg_model
@@ -104,6 +121,13 @@ def make_tool(function: Callable[P, R], *, title: str, read_only: bool, structur
     model.model_rebuild(force=True)
     tool.parameters["additionalProperties"] = False
     return tool
+
+
+def _failure(error: BackendError) -> CallToolResult:
+    facts = {"kind": error.kind.value, "cost_usd": error.cost_usd, "attempts": error.attempts}
+    return CallToolResult(
+        content=[TextContent(type="text", text=str(error))], is_error=True, _meta={META_FAILURE: facts}
+    )
 
 
 def image_result(facts: dict[str, Any], preview: bytes, handle: str, title: str) -> CallToolResult:
@@ -127,16 +151,21 @@ def text_result(facts: dict[str, Any]) -> CallToolResult:
 def build_server(
     name: str,
     store: Store,
-    factories: Sequence[ToolFactory],
+    specs: Sequence[ToolSpec],
     instructions: str,
     log_level: Literal["INFO", "WARNING"] = "WARNING",
+    choices: Choices | None = None,
 ) -> MCPServer:
-    """An MCP server with the given tools and the ``image://HANDLE`` resource (full-size PNG)."""
+    """An MCP server with the given tools and the ``image://HANDLE`` resource (full-size PNG).
+
+    ``choices``: backend by role, ``local`` for those that are absent.
+    """
+    chosen = choices or {}
     server: MCPServer = MCPServer(
         name,
         version=package_version(),
         instructions=instructions,
-        tools=[tool for factory in factories for tool in factory(store)],
+        tools=[tool for spec in specs for tool in spec.build(store, chosen.get(spec.role, BackendChoice()))],
         log_level=log_level,
     )
 
@@ -186,22 +215,24 @@ def store_from(allow: Sequence[str], environ: dict[str, str]) -> Store:
     return Store(home=default_home(environ), allowed=folders)
 
 
-def main(name: str, factories: Sequence[ToolFactory], instructions: str, argv: Sequence[str] | None = None) -> int:
+def main(name: str, specs: Sequence[ToolSpec], instructions: str, argv: Sequence[str] | None = None) -> int:
     """Command line of every server: stdio by default, streamable HTTP with ``--http``."""
     parser = argparse.ArgumentParser(prog=f"python -m {name}", description=instructions)
     parser.add_argument("--allow", action="append", default=[], metavar="DIR", help="folder that paths may name")
     parser.add_argument("--http", action="store_true", help="serve streamable HTTP instead of stdio")
     parser.add_argument("--host", default="127.0.0.1", help="loopback address to serve HTTP on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to serve HTTP on (default 8000)")
+    add_options(parser, specs)
     options = parser.parse_args(argv)
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         store = store_from(options.allow, dict(os.environ))
+        choices = read_choices(options, specs, os.environ)
     except ToolInputError as error:
         parser.error(str(error))
     level: Literal["INFO", "WARNING"] = "INFO" if options.http else "WARNING"
     server_name = name.replace("_", "-").replace("mcp-servers.", "anomaly-")
-    server = build_server(server_name, store, factories, instructions, level)
+    server = build_server(server_name, store, specs, instructions, level, choices)
     if not options.http:
         with suppress(KeyboardInterrupt):
             server.run("stdio")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mcp_servers.image_gen.server import tools as image_gen
-from mcp_servers.knowledge_retrieval.server import tools as knowledge_retrieval
-from mcp_servers.mask_gen.server import tools as mask_gen
-from mcp_servers.prompt_gen.server import tools as prompt_gen
-from mcp_servers.quality_eval.server import tools as quality_eval
-from mcp_servers.serving import ToolFactory
+from mcp_servers.backends import ToolSpec
+from mcp_servers.image_gen import server as image_gen
+from mcp_servers.knowledge_retrieval import server as knowledge_retrieval
+from mcp_servers.mask_gen import server as mask_gen
+from mcp_servers.prompt_gen import server as prompt_gen
+from mcp_servers.quality_eval import server as quality_eval
 
 INSTRUCTIONS = (
     "Turns a photo of a good part into one with a realistic defect, and its pixel mask. prompt_gen once; then "
@@ -17,6 +17,6 @@ INSTRUCTIONS = (
 )
 
 
-def factories() -> list[ToolFactory]:
-    """One factory per tool."""
-    return [prompt_gen, image_gen, quality_eval, knowledge_retrieval, mask_gen]
+SPECS: tuple[ToolSpec, ...] = tuple(
+    module.SPEC for module in (prompt_gen, image_gen, quality_eval, knowledge_retrieval, mask_gen)
+)

@@ -13,6 +13,7 @@ import pytest
 
 from agent.episode import Episode
 from agent.loop import run_episode
+from agent.policies import Policy, Reply
 from agent.policies.planner import Planner
 from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, render_turn
 from agent.session import Session, SessionWriter, read_session
@@ -26,7 +27,7 @@ PROMPT = (
 )
 
 
-class Script:
+class Script(Policy):
     """A policy that says what it was given, turn by turn."""
 
     name = "script"
@@ -35,10 +36,10 @@ class Script:
         self._turns = iter(turns)
         self.seen: list[Sequence[Message]] = []
 
-    async def next_turn(self, messages: Sequence[Message]) -> str:
+    async def next_turn(self, messages: Sequence[Message], signatures: Sequence[dict[str, Any]]) -> Reply:
         self.seen.append(list(messages))
         turn = next(self._turns)
-        return turn if isinstance(turn, str) else render_turn(turn)
+        return Reply(turn if isinstance(turn, str) else render_turn(turn))
 
 
 def call(name: str, **arguments: Any) -> Turn:
@@ -205,14 +206,14 @@ def test_a_crash_inside_a_tool_tells_nothing_of_its_cause(home: Path, photo_file
 
 
 def test_a_cancelled_episode_is_recorded_as_cancelled(home: Path, photo_file: Path, tmp_path: Path) -> None:
-    class Stops:
+    class Stops(Policy):
         name = "stops"
 
-        async def next_turn(self, messages: Sequence[Message]) -> str:
+        async def next_turn(self, messages: Sequence[Message], signatures: Sequence[dict[str, Any]]) -> Reply:
             if any(message.role == "tool" for message in messages):
                 scopes[0].cancel()
                 await anyio.lowlevel.checkpoint()
-            return render_turn(EDIT)
+            return Reply(render_turn(EDIT))
 
     scopes: list[anyio.CancelScope] = []
 

@@ -42,7 +42,7 @@ class Conversation:
         return self.did("quality_eval", verdict, anomaly_image=self._images, **NAMES)
 
     def decide(self, task: Task = TASK) -> Turn:
-        return parse_turn(anyio.run(Planner(task).next_turn, self.messages))
+        return parse_turn(anyio.run(Planner(task).next_turn, self.messages).text)
 
     def call(self, task: Task = TASK) -> ToolCall:
         action = self.decide(task).action

@@ -26,7 +26,7 @@ from agent.protocol import FIVE_TOOLS
 from mcp_servers.images import decode
 from mcp_servers.serving import build_server, store_from
 from mcp_servers.store import Store
-from mcp_servers.suite import factories
+from mcp_servers.suite import SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPT = (
@@ -43,7 +43,7 @@ def parameters(module: str, allow: Path) -> StdioServerParameters:
 
 @asynccontextmanager
 async def in_memory(store: Store) -> AsyncIterator[Client]:
-    async with Client(build_server("suite", store, factories(), "")) as client:
+    async with Client(build_server("suite", store, SPECS, "")) as client:
         yield client
 
 

@@ -19,7 +19,7 @@ from agent.session import read_session
 from mcp_servers.image_gen.local import Example, render
 from mcp_servers.serving import build_server
 from mcp_servers.store import Store
-from mcp_servers.suite import factories
+from mcp_servers.suite import SPECS
 from tests.conftest import make_photo
 
 PROMPT = (
@@ -60,7 +60,7 @@ def edit(store: Store, **arguments: Any) -> dict[str, Any]:
     }
 
     async def main() -> dict[str, Any]:
-        async with Client(build_server("suite", store, factories(), "")) as client:
+        async with Client(build_server("suite", store, SPECS, "")) as client:
             result = await client.call_tool("image_gen", given | arguments)
             text = result.content[0].text  # type: ignore[union-attr]
             return {"error": text} if result.is_error else json.loads(text)
@@ -86,7 +86,7 @@ def test_mask_gen_finds_what_was_transplanted(store: Store, files: Path) -> None
     made = edit(store)
 
     async def main() -> dict[str, Any]:
-        async with Client(build_server("suite", store, factories(), "")) as client:
+        async with Client(build_server("suite", store, SPECS, "")) as client:
             found = await client.call_tool(
                 "mask_gen", {"anomaly_image": made["image"], "normal_image": made["target_image"]}
             )

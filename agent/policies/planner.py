@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agent.policies import PolicyError
+from agent.policies import Policy, PolicyError, Reply
 from agent.policies.refine import Refinement, insert, move, refine, step
 from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, read_observation, render_turn
 from agent.task import StopReason, Task
@@ -36,7 +36,7 @@ class Attempt:
         return float(self.evaluation["score"]) if self.evaluation else -1.0
 
 
-class Planner:
+class Planner(Policy):
     """Prompt, edit, judge, refine until the threshold or the last allowed image; then mask the best and answer."""
 
     name = "planner"
@@ -44,9 +44,9 @@ class Planner:
     def __init__(self, task: Task) -> None:
         self._task = task
 
-    async def next_turn(self, messages: Sequence[Message]) -> str:
-        """The next turn as text. Raises PolicyError where a tool refused, since nothing can be planned around it."""
-        return render_turn(self._decide(_history(messages)))
+    async def next_turn(self, messages: Sequence[Message], signatures: Sequence[dict[str, Any]] = ()) -> Reply:
+        """The next turn. Raises PolicyError where a tool refused, since nothing can be planned around it."""
+        return Reply(render_turn(self._decide(_history(messages))))
 
     def _decide(self, steps: list[tuple[ToolCall, dict[str, Any]]]) -> Turn:
         task = self._task

@@ -9,6 +9,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
 
+from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.fingerprint import local_version
 from mcp_servers.image_gen.example import read_example
 from mcp_servers.image_gen.local import MODEL, render
 from mcp_servers.image_gen.region import read_region
@@ -17,8 +19,10 @@ from mcp_servers.store import Store
 
 INSTRUCTIONS = "Edits a photo of a good part so that it shows one defect, as an editing prompt describes it."
 
+_BACKEND = BackendFacts(model=MODEL, version=local_version("image_gen"))
 
-def tools(store: Store) -> list[Tool]:
+
+def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     """The image_gen tool over ``store``."""
 
     def image_gen(
@@ -84,4 +88,7 @@ def tools(store: Store) -> list[Tool]:
         }
         return image_result(facts, edited.preview(), handle, "Synthesized anomaly image")
 
-    return [make_tool(image_gen, title="Edit the photo", read_only=False, structured=False)]
+    return [make_tool(image_gen, title="Edit the photo", read_only=False, structured=False, backend=_BACKEND)]
+
+
+SPEC = ToolSpec("image_gen", role="editor", backends=("local",), build=tools)

@@ -7,14 +7,18 @@ from typing import Annotated
 from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
 
+from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.fingerprint import local_version
 from mcp_servers.knowledge_retrieval.local import Retrieval, retrieve
 from mcp_servers.serving import make_tool
 from mcp_servers.store import Store
 
 INSTRUCTIONS = "Looks up how a defect looks on an object, where it occurs and what betrays a fake."
 
+_BACKEND = BackendFacts(version=local_version("knowledge_retrieval"))
 
-def tools(store: Store) -> list[Tool]:
+
+def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     """The knowledge_retrieval tool (the store is not used: no image is involved)."""
 
     def knowledge_retrieval(
@@ -27,4 +31,9 @@ def tools(store: Store) -> list[Tool]:
         """
         return retrieve(item_name, anomaly_type)
 
-    return [make_tool(knowledge_retrieval, title="Look the defect up", read_only=True, structured=True)]
+    return [
+        make_tool(knowledge_retrieval, title="Look the defect up", read_only=True, structured=True, backend=_BACKEND)
+    ]
+
+
+SPEC = ToolSpec("knowledge_retrieval", role="knowledge", backends=("local",), build=tools)

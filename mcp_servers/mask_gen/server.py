@@ -10,6 +10,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
 
+from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.fingerprint import local_version
 from mcp_servers.images import Photo, jpeg_preview
 from mcp_servers.mask_gen.local import find_mask, widened
 from mcp_servers.mask_gen.overlay import draw_overlay
@@ -19,8 +21,10 @@ from mcp_servers.store import Store, same_scale_views
 INSTRUCTIONS = "Finds the pixel mask of the defect by comparing the synthesized image with its original."
 MAX_BOXES = 32
 
+_BACKEND = BackendFacts(version=local_version("mask_gen"))
 
-def tools(store: Store) -> list[Tool]:
+
+def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     """The mask_gen tool over ``store``."""
 
     def mask_gen(
@@ -63,4 +67,7 @@ def tools(store: Store) -> list[Tool]:
         facts |= {"mask": mask, "seconds": round(time.perf_counter() - started, 3)}
         return image_result(facts, preview, mask, "Defect mask")
 
-    return [make_tool(mask_gen, title="Find the defect's mask", read_only=False, structured=False)]
+    return [make_tool(mask_gen, title="Find the defect's mask", read_only=False, structured=False, backend=_BACKEND)]
+
+
+SPEC = ToolSpec("mask_gen", role="masker", backends=("local",), build=tools)

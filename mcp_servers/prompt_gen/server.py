@@ -7,6 +7,8 @@ from typing import Annotated
 from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
+from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.fingerprint import local_version
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store
@@ -27,7 +29,10 @@ class Prompt(BaseModel):
     backend: str
 
 
-def tools(store: Store) -> list[Tool]:
+_BACKEND = BackendFacts(version=local_version("prompt_gen"))
+
+
+def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     """The prompt_gen tool over ``store``."""
 
     def prompt_gen(
@@ -43,4 +48,7 @@ def tools(store: Store) -> list[Tool]:
         made = generate_prompt(photo.view(), item_name, anomaly_type)
         return Prompt(**made.model_dump(), image=handle, backend="local")
 
-    return [make_tool(prompt_gen, title="Write an editing prompt", read_only=True, structured=True)]
+    return [make_tool(prompt_gen, title="Write an editing prompt", read_only=True, structured=True, backend=_BACKEND)]
+
+
+SPEC = ToolSpec("prompt_gen", role="prompter", backends=("local",), build=tools)

@@ -7,6 +7,8 @@ from typing import Annotated
 from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
+from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.fingerprint import local_version
 from mcp_servers.knowledge.catalogue import profile_for
 from mcp_servers.quality_eval.local import evaluate
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
@@ -32,7 +34,10 @@ class Evaluation(BaseModel):
     backend: str
 
 
-def tools(store: Store) -> list[Tool]:
+_BACKEND = BackendFacts(version=local_version("quality_eval"))
+
+
+def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     """The quality_eval tool over ``store``."""
 
     def quality_eval(
@@ -61,4 +66,7 @@ def tools(store: Store) -> list[Tool]:
             backend="local",
         )
 
-    return [make_tool(quality_eval, title="Judge the result", read_only=True, structured=True)]
+    return [make_tool(quality_eval, title="Judge the result", read_only=True, structured=True, backend=_BACKEND)]
+
+
+SPEC = ToolSpec("quality_eval", role="judge", backends=("local",), build=tools)

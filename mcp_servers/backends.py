@@ -1,0 +1,132 @@
+"""Which implementation stands behind each tool: the choice, where it comes from, and how a client hears of it.
+
+Options ``--editor gemini --editor-model M --editor-base-url URL`` or the environment (``ANOMALY_AGENT_EDITOR``,
+``..._EDITOR_MODEL``, ``..._EDITOR_BASE_URL``, ``..._EDITOR_API_KEY``); likewise for the other roles. Without a choice
+every tool uses ``local``: no key, no network, no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mcp.server.mcpserver.tools import Tool
+
+from mcp_servers.errors import ToolInputError
+from mcp_servers.store import Store
+
+META_BACKEND = "anomaly-agent/backend"
+"""Key of a tool's ``_meta`` that describes its backend: name, model, version, max_cost_usd, problem."""
+META_FAILURE = "anomaly-agent/failure"
+"""Key of a failed result's ``_meta``: kind (a FailureKind), cost_usd, attempts."""
+
+TIMEOUT = 120.0
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BackendChoice:
+    """One tool's backend as the user chose it; empty fields mean the backend's own defaults.
+
+    ``timeout`` (seconds) bounds one request to a service, ``attempts`` how often it is made where it fails in a way
+    that may pass (at least 1).
+    """
+
+    name: str = "local"
+    model: str = ""
+    base_url: str = ""
+    api_key: str = field(default="", repr=False)
+    timeout: float = TIMEOUT
+    attempts: int = ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True)
+class BackendFacts:
+    """What a client is told of a backend, in the tool's ``_meta``.
+
+    ``version`` changes whenever the same call could give another result; ``max_cost_usd`` is the most that one call
+    may cost (None: unknown); ``problem`` says why the backend cannot be used, "" where it can.
+    """
+
+    name: str = "local"
+    model: str = ""
+    version: str = ""
+    max_cost_usd: float | None = 0.0
+    problem: str = ""
+
+    def meta(self) -> dict[str, Any]:
+        return {
+            META_BACKEND: {
+                "name": self.name,
+                "model": self.model,
+                "version": self.version,
+                "max_cost_usd": self.max_cost_usd,
+                "problem": self.problem,
+            }
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSpec:
+    """One tool: its name, the role under which its backend is chosen, the backends there are, and how it is built."""
+
+    name: str
+    role: str
+    backends: Sequence[str]
+    build: Callable[[Store, BackendChoice], list[Tool]]
+
+
+Choices: TypeAlias = Mapping[str, BackendChoice]
+"""Backend by role; a role that is absent uses ``local``."""
+
+
+def add_options(parser: argparse.ArgumentParser, specs: Sequence[ToolSpec]) -> None:
+    """Options for the backend of every tool of a server."""
+    for spec in specs:
+        named = ", ".join(spec.backends)
+        parser.add_argument(f"--{spec.role}", metavar="NAME", help=f"backend of {spec.name}: {named} (default local)")
+        parser.add_argument(f"--{spec.role}-model", metavar="MODEL", help="its model, where it has several")
+        parser.add_argument(f"--{spec.role}-base-url", metavar="URL", help="where it is served, if not at its vendor's")
+
+
+def read_choices(
+    options: argparse.Namespace, specs: Sequence[ToolSpec], environ: Mapping[str, str]
+) -> dict[str, BackendChoice]:
+    """The choice for every role, from the command line, else from the environment.
+
+    Raises ToolInputError for a backend that does not exist and for limits that are no numbers.
+    """
+    choices = {}
+    for spec in specs:
+
+        def value(key: str, role: str = spec.role) -> str:
+            name = f"{role}_{key}".rstrip("_")
+            given = getattr(options, name, None)
+            return str(given if given is not None else environ.get(f"ANOMALY_AGENT_{name.upper()}", "")).strip()
+
+        name = value("") or "local"
+        parts = name.split("+")
+        if not all(part in spec.backends for part in parts) or len(set(parts)) != len(parts):
+            raise ToolInputError(f"--{spec.role} {name}: no such backend; choose one of {', '.join(spec.backends)}")
+        choices[spec.role] = BackendChoice(
+            name=name,
+            model=value("model"),
+            base_url=value("base_url"),
+            api_key=value("api_key"),
+            timeout=_number(spec.role, "timeout", value("timeout"), TIMEOUT, 3600),
+            attempts=int(_number(spec.role, "attempts", value("attempts"), ATTEMPTS, 20)),
+        )
+    return choices
+
+
+def _number(role: str, key: str, text: str, default: float, most: float) -> float:
+    try:
+        number = float(text) if text else default
+    except ValueError:
+        number = math.nan
+    if not 1 <= number <= most:
+        raise ToolInputError(f"ANOMALY_AGENT_{role.upper()}_{key.upper()}={text}: choose a number from 1 to {most:g}")
+    return number
