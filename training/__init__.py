@@ -1,0 +1,5 @@
+"""Learning from recorded sessions: trajectories from real defects, rewards, supervised fine-tuning.
+
+Read ``trajectories.py`` (Algorithm 2: sessions built from real defects), ``data.py`` (sessions to examples),
+``rewards.py``, then ``sft.py``. The chat template and the episode loop are the agent's own.
+"""
