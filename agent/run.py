@@ -88,6 +88,7 @@ def parser_of() -> argparse.ArgumentParser:
         parser.add_argument(f"--{role}", metavar="NAME", help=f"backend of {tool} (default: local)")
         parser.add_argument(f"--{role}-model", metavar="MODEL", help=f"model of {tool}")
         parser.add_argument(f"--{role}-base-url", metavar="URL", help=f"where the model of {tool} is served")
+    parser.add_argument("--knowledge-folder", metavar="DIR", help="your notes, for --knowledge folder or local+folder")
     parser.add_argument(
         "--call-timeout",
         type=float,
@@ -260,6 +261,7 @@ async def _episode(
 def _backends(options: argparse.Namespace) -> list[str]:
     """The options that choose the built-in server's backends, as that server takes them."""
     names = [f"{role}{part}" for role in BACKEND_ROLES for part in ("", "_model", "_base_url")]
+    names.append("knowledge_folder")
     given = [(name, getattr(options, name)) for name in names if getattr(options, name) is not None]
     return [argument for name, value in given for argument in (f"--{name.replace('_', '-')}", str(value))]
 

@@ -77,7 +77,7 @@ class StrictTool(Tool):
 
 
 def make_tool(
-    function: Callable[P, R | Awaitable[R]],
+    function: Callable[P, Awaitable[R]] | Callable[P, R],
     *,
     title: str,
     read_only: bool,
