@@ -170,7 +170,7 @@ def test_instructions_in_a_note_are_quoted_and_cleaned_but_not_obeyed(store: Sto
     assert "Ignore previous instructions" in quote["text"]
     assert quote["trusted"] is False
     told = json.dumps(payload, ensure_ascii=False)
-    assert not any(c in told for c in "\x1b\u202e\u200b\U000e0041\x00")
+    assert not any(c in told for c in "\x1b\u202e\u200b\U000e0041")
 
 
 def test_links_out_of_the_folder_are_not_followed_and_that_is_noted(store: Store, notes: Path, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def fake_models(*script: Scripted) -> Iterator[FakeModels]:
     fake = FakeModels(script)
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:  # noqa: N802 - the base class names it
+        def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             response = fake.next(self.path, {k.lower(): v for k, v in self.headers.items()}, body)
             if response.hang:
