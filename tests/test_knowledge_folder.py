@@ -18,10 +18,11 @@ from mcp_servers.errors import ToolInputError
 from mcp_servers.knowledge_retrieval import folder as folder_module
 from mcp_servers.knowledge_retrieval import reader
 from mcp_servers.knowledge_retrieval.folder import fingerprint, retrieve_from_folder
-from mcp_servers.knowledge_retrieval.result import MAX_TEXT, quoted
 from mcp_servers.knowledge_retrieval.server import SPEC, facts
 from mcp_servers.serving import build_server
 from mcp_servers.store import Store
+
+from .pdf_files import pdf
 
 NOTE = """---
 author: QA
@@ -68,29 +69,6 @@ def found(store: Store, folder: Path, kind: str = "scratch", backend: str = "fol
     payload = result.structured_content
     assert isinstance(payload, dict)
     return payload
-
-
-def pdf(*pages: str) -> bytes:
-    """A PDF with one line of text a page."""
-    from pypdf import PdfWriter
-    from pypdf.generic import DecodedStreamObject, DictionaryObject, NameObject
-
-    writer = PdfWriter()
-    for text in pages:
-        page = writer.add_blank_page(400, 200)
-        font = DictionaryObject({NameObject(f"/{key}"): NameObject(f"/{value}") for key, value in
-                                 (("Type", "Font"), ("Subtype", "Type1"), ("BaseFont", "Helvetica"))})  # fmt: skip
-        page[NameObject("/Resources")] = DictionaryObject(
-            {NameObject("/Font"): DictionaryObject({NameObject("/F"): font})}
-        )
-        stream = DecodedStreamObject()
-        stream.set_data(f"BT /F 12 Tf 20 100 Td ({text}) Tj ET".encode())
-        page[NameObject("/Contents")] = stream
-    from io import BytesIO
-
-    buffer = BytesIO()
-    writer.write(buffer)
-    return buffer.getvalue()
 
 
 def test_a_section_of_a_note_comes_back_with_its_heading_as_source(store: Store, notes: Path) -> None:
@@ -210,21 +188,6 @@ def test_files_that_cannot_be_read_are_noted_and_the_rest_is_searched(
     assert found(store, notes)["notes"] == payload["notes"]  # told again, though nothing is read again
 
 
-@pytest.mark.parametrize("kind", ["empty", "locked", "scan"])
-def test_pdfs_without_readable_text_say_why(kind: str, tmp_path: Path) -> None:
-    from pypdf import PdfReader, PdfWriter
-
-    path = tmp_path / "x.pdf"
-    path.write_bytes(b"" if kind == "empty" else pdf("" if kind == "scan" else "secret scratch"))
-    if kind == "locked":
-        writer = PdfWriter(clone_from=PdfReader(path))
-        writer.encrypt("owner", "user", algorithm="RC4-128")
-        writer.write(path)
-    says = {"empty": "damaged", "locked": "password", "scan": "text recognition"}[kind]
-    with pytest.raises(reader.UnreadableFileError, match=says):
-        reader.read_file(path)
-
-
 def test_more_files_than_the_limit_are_left_out_and_that_is_noted(
     store: Store, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,15 +196,6 @@ def test_more_files_than_the_limit_are_left_out_and_that_is_noted(
     told = found(store, notes)
     assert any("only the first 1 of 2 files" in note for note in told["notes"])
     assert len(told["passages"]) == 1
-
-
-def test_long_text_is_cut_into_bounded_passages(tmp_path: Path) -> None:
-    path = tmp_path / "long.txt"
-    path.write_text("A scratch shines. " * 2000 + "x" * 5000, encoding="utf-8")
-    sections = reader.read_file(path).sections
-    assert len(sections) > 20
-    assert all(0 < len(section.text) <= reader.LENGTH <= MAX_TEXT for section in sections)
-    assert len(quoted("word " * 5000)) <= MAX_TEXT
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from mcp_servers.errors import BackendError, FailureKind
 from mcp_servers.knowledge import catalogue
 from mcp_servers.knowledge.words import family_of
 from mcp_servers.knowledge_retrieval.local import search_words
-from mcp_servers.knowledge_retrieval.reader import SUFFIXES, UnreadableFileError, read_file
+from mcp_servers.knowledge_retrieval.reader import SUFFIXES, Section, UnreadableFileError, read_file
 from mcp_servers.knowledge_retrieval.result import KnowledgePassage, Retrieval, quoted_line
 
 MAX_FILES = 2000
@@ -108,9 +108,12 @@ def retrieve_from_folder(item_name: str, anomaly_type: str, folder: str, home: P
     index = home / "knowledge" / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}-{FORMAT}.sqlite"
     try:
         index.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(index, timeout=WAIT)) as connection, connection:
+        with closing(sqlite3.connect(index, timeout=WAIT, isolation_level=None)) as connection:
             notes = _refresh(connection, root)
             passages = _search(connection, item_name, anomaly_type)
+    except sqlite3.OperationalError as error:
+        text = f"the index {index} cannot be used now ({error}): ask again, or set ANOMALY_AGENT_HOME to another folder"
+        raise BackendError(text, FailureKind.SETUP) from error
     except sqlite3.DatabaseError as error:
         text = f"the index of the knowledge folder cannot be used ({error}): delete {index} and ask again"
         raise BackendError(text, FailureKind.SETUP) from error
@@ -133,8 +136,11 @@ def retrieve_from_folder(item_name: str, anomaly_type: str, folder: str, home: P
 
 
 def _refresh(connection: sqlite3.Connection, root: Path) -> list[str]:
-    """Bring the index up to date with the files, and say what could not be read or was read oddly."""
-    connection.execute("BEGIN IMMEDIATE")
+    """Bring the index up to date with the files, and say what could not be read or was read oddly.
+
+    Every file is a transaction of its own, so that what was read before an interruption stays.
+    """
+    connection.execute("PRAGMA synchronous = OFF")  # a lost index is made again
     connection.execute("CREATE TABLE IF NOT EXISTS files (name PRIMARY KEY, changed_ns, size, remark)")
     connection.execute(
         "CREATE VIRTUAL TABLE IF NOT EXISTS sections USING fts5("
@@ -144,21 +150,10 @@ def _refresh(connection: sqlite3.Connection, root: Path) -> list[str]:
     before = connection.execute("SELECT name, changed_ns, size FROM files")
     known = {name: (changed, size) for name, changed, size in before}
     for name in known.keys() - {file.name for file in listed}:
-        _forget(connection, name)
+        _replace(connection, name)
     for file in listed:
-        if known.get(file.name) == (file.changed_ns, file.size):
-            continue
-        _forget(connection, file.name)
-        try:
-            contents = read_file(file.path)
-            sections, remark = contents.sections, contents.remark
-        except UnreadableFileError as error:
-            sections, remark = (), f"not read ({error})"
-        except OSError as error:
-            sections, remark = (), f"not read ({error.strerror}: check its rights)"
-        rows = [(file.name, section.place, section.title, section.text) for section in sections]
-        connection.executemany("INSERT INTO sections VALUES (?, ?, ?, ?)", rows)
-        connection.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (file.name, file.changed_ns, file.size, remark))
+        if known.get(file.name) != (file.changed_ns, file.size):
+            _replace(connection, file.name, file)
     odd = connection.execute("SELECT name, remark FROM files WHERE remark != '' ORDER BY name").fetchall()
     notes += [f"{quoted_line(name)}: {remark}" for name, remark in odd[:MAX_NOTED]]
     if len(odd) > MAX_NOTED:
@@ -166,9 +161,27 @@ def _refresh(connection: sqlite3.Connection, root: Path) -> list[str]:
     return notes
 
 
-def _forget(connection: sqlite3.Connection, name: str) -> None:
-    connection.execute("DELETE FROM sections WHERE name = ?", (name,))
-    connection.execute("DELETE FROM files WHERE name = ?", (name,))
+def _replace(connection: sqlite3.Connection, name: str, file: Listed | None = None) -> None:
+    """Put a file's present passages in the place of its earlier ones; None: it is gone."""
+    sections, remark = _read(file.path) if file else ((), "")
+    connection.execute("BEGIN IMMEDIATE")
+    with connection:
+        connection.execute("DELETE FROM sections WHERE name = ?", (name,))
+        connection.execute("DELETE FROM files WHERE name = ?", (name,))
+        if file:
+            rows = [(name, section.place, section.title, section.text) for section in sections]
+            connection.executemany("INSERT INTO sections VALUES (?, ?, ?, ?)", rows)
+            connection.execute("INSERT INTO files VALUES (?, ?, ?, ?)", (name, file.changed_ns, file.size, remark))
+
+
+def _read(path: Path) -> tuple[tuple[Section, ...], str]:
+    try:
+        contents = read_file(path)
+    except UnreadableFileError as error:
+        return (), f"not read ({error})"
+    except OSError as error:
+        return (), f"not read ({error.strerror}: check its rights)"
+    return contents.sections, contents.remark
 
 
 def _search(connection: sqlite3.Connection, item_name: str, anomaly_type: str) -> list[KnowledgePassage]:

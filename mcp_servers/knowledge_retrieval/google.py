@@ -82,27 +82,26 @@ async def retrieve_from_web(item_name: str, anomaly_type: str, choice: BackendCh
     )
     cost, attempts = 0.0, 0
     async with gemini.client(service) as client:
+
+        async def send() -> tuple[GenerateContentResponse, float]:
+            response = await client.models.generate_content(model=service.model, contents=question, config=config)
+            gemini.raise_if_refused(response, title, _cost(response, service))
+            return response, _cost(response, service)
+
         for _ in range(TRIES):
             try:
-                answered = await ask(
-                    lambda: client.models.generate_content(model=service.model, contents=question, config=config),
-                    title,
-                    service,
-                    (key_of("gemini", service),),
-                )
-                cost, attempts = cost + _cost(answered.value, service), attempts + answered.attempts
-                gemini.raise_if_refused(answered.value, title)
+                answered = await ask(send, title, service, (key_of("gemini", service),))
             except BackendError as error:
-                raise BackendError(
-                    str(error), error.kind, cost_usd=cost, attempts=max(attempts, error.attempts)
-                ) from error
-            passages, opinions = _passages(answered.value, f"{item_name}: {anomaly_type}")
+                spent, made = cost + error.cost_usd, attempts + error.attempts
+                raise BackendError(str(error), error.kind, cost_usd=spent, attempts=made) from error
+            response, price = answered.value
+            cost, attempts = cost + price, attempts + answered.attempts
+            passages, opinions = _passages(response, f"{item_name}: {anomaly_type}")
             if passages:
                 break
         else:
-            text = (
-                f"{title} found no web page on {anomaly_type!r} of {item_name!r}: use other words, or --knowledge local"
-            )
+            what = f"{anomaly_type!r} of {item_name!r}"
+            text = f"{title} found no web page on {what}: use other words, or --knowledge local"
             raise BackendError(text, FailureKind.EMPTY, cost_usd=cost, attempts=attempts)
     notes = [f"{opinions} paragraph(s) of the answer that no web page supports are left out"] if opinions else []
     if price_for(service, service.model) is None:

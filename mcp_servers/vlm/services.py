@@ -50,15 +50,15 @@ class _Gemini(_Named):
         )
         contents: Any = self._contents(question, exchange)
         async with gemini.client(self.choice) as client:
-            answered = await ask(
-                lambda: client.models.generate_content(model=self.model, contents=contents, config=config),
-                self.service,
-                self.choice,
-                self.secrets,
-            )
-        response = answered.value
-        cost = self.cost(tokens_of(response), len(question.pictures))
-        gemini.raise_if_refused(response, self.service, cost)
+
+            async def send() -> tuple[GenerateContentResponse, float]:
+                response = await client.models.generate_content(model=self.model, contents=contents, config=config)
+                cost = self.cost(tokens_of(response), len(question.pictures))
+                gemini.raise_if_refused(response, self.service, cost)
+                return response, cost
+
+            answered = await ask(send, self.service, self.choice, self.secrets)
+        response, cost = answered.value
         return Reply(text_of(response), gemini.ended_with(response), cost, answered.attempts)
 
     def _contents(self, question: Question, exchange: Sequence[tuple[str, str]]) -> list[Content]:
@@ -84,7 +84,7 @@ class _OpenAI(_Named):
         messages: Any = self._messages(question, exchange)
         async with openai_client.client(self.choice) as client:
 
-            async def send() -> ChatCompletion:
+            async def send() -> tuple[ChatCompletion, float]:
                 completion = await client.chat.completions.create(
                     model=self.model,
                     messages=messages,
@@ -93,13 +93,13 @@ class _OpenAI(_Named):
                 )
                 if not isinstance(completion, ChatCompletion):  # a page of text, say from a proxy
                     raise unreadable(self.service).error()
-                return completion
+                used = completion.usage
+                tokens = (used.prompt_tokens, used.completion_tokens) if used else None
+                return completion, self.cost(tokens, len(question.pictures))
 
             answered = await ask(send, self.service, self.choice, self.secrets)
-        completion = answered.value
-        used = completion.usage
-        cost = self.cost((used.prompt_tokens, used.completion_tokens) if used else None, len(question.pictures))
-        first = completion.choices[0] if completion.choices else None
+        completion, cost = answered.value
+        first = next(iter(completion.choices or []), None)
         if first is None or first.message is None:
             return Reply("", "no choice", cost, answered.attempts)
         if first.message.refusal or first.finish_reason == "content_filter":
