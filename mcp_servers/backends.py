@@ -50,7 +50,8 @@ class BackendFacts:
     """What a client is told of a backend, in the tool's ``_meta``.
 
     ``version`` changes whenever the same call could give another result; ``max_cost_usd`` is the most that one call
-    may cost (None: unknown); ``problem`` says why the backend cannot be used, "" where it can.
+    may cost (None: unknown); ``problem`` says why the backend cannot be used, "" where it can. ``open_world``: it asks
+    a service outside this machine's tools (told in the tool's annotations).
     """
 
     name: str = "local"
@@ -58,6 +59,7 @@ class BackendFacts:
     version: str = ""
     max_cost_usd: float | None = 0.0
     problem: str = ""
+    open_world: bool = False
 
     def meta(self) -> dict[str, Any]:
         return {
@@ -95,9 +97,12 @@ def add_options(parser: argparse.ArgumentParser, specs: Sequence[ToolSpec]) -> N
     """Options for the backend of every tool of a server."""
     for spec in specs:
         named = ", ".join(spec.backends) + (", or several joined by +" if spec.combines else "")
+        joined = " (for two services: one each, joined by +)" if spec.combines else ""
         parser.add_argument(f"--{spec.role}", metavar="NAME", help=f"backend of {spec.name}: {named} (default local)")
-        parser.add_argument(f"--{spec.role}-model", metavar="MODEL", help="its model, where it has several")
-        parser.add_argument(f"--{spec.role}-base-url", metavar="URL", help="where it is served, if not at its vendor's")
+        parser.add_argument(f"--{spec.role}-model", metavar="MODEL", help=f"its model, where it has several{joined}")
+        parser.add_argument(
+            f"--{spec.role}-base-url", metavar="URL", help=f"where it is served, if not at its vendor's{joined}"
+        )
         if spec.folder_backend:
             parser.add_argument(f"--{spec.role}-folder", metavar="DIR", help=f"what {spec.folder_backend} reads")
 

@@ -109,7 +109,7 @@ def make_tool(
         title=title,
         description=inspect.cleandoc(function.__doc__ or ""),
         annotations=ToolAnnotations(
-            read_only_hint=read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+            read_only_hint=read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=backend.open_world
         ),
         structured_output=structured,
         meta=backend.meta(),

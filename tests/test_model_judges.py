@@ -12,6 +12,7 @@ import pytest
 
 from agent.policies.refine import refine
 from mcp_servers.backends import BackendChoice
+from mcp_servers.images import Photo
 from mcp_servers.prompt_gen.model import read_prompt
 from mcp_servers.quality_eval.advice import ADVICE, joined, written
 from mcp_servers.quality_eval.local.verdict import Verdict
@@ -21,6 +22,7 @@ from mcp_servers.quality_eval.server import facts
 from mcp_servers.store import Store
 from mcp_servers.vlm import parts_of
 
+from .conftest import make_photo
 from .servers.fake_models import FakeModels, fake_models, gemini_says, openai_says
 from .servers.model_calls import (
     GOOD,
@@ -69,9 +71,9 @@ def test_a_model_judges_both_photos_by_the_two_criteria(store: Store, pair: dict
     assert "after the edit" in asked
 
 
-def pictures_in(fake: FakeModels) -> list[np.ndarray]:
-    """The pictures of the last request, decoded."""
-    body = fake.requests[-1]["body"]
+def pictures_in(fake: FakeModels, number: int = -1) -> list[np.ndarray]:
+    """The pictures of a request, decoded: (H, W, 3) BGR."""
+    body = fake.requests[number]["body"]
     if "messages" in body:
         urls = [part["image_url"]["url"] for part in body["messages"][1]["content"] if part["type"] == "image_url"]
         encoded = [url.partition(",")[2] for url in urls]
@@ -79,6 +81,24 @@ def pictures_in(fake: FakeModels) -> list[np.ndarray]:
         encoded = [part["inlineData"]["data"] for part in body["contents"][0]["parts"] if "inlineData" in part]
     data = [base64.b64decode(one.replace("-", "+").replace("_", "/")) for one in encoded]
     return [cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR) for png in data]
+
+
+def test_of_a_large_photo_the_judge_is_also_shown_the_change_at_full_size(store: Store) -> None:
+    good = cv2.resize(make_photo(640, 480), (2560, 1920), interpolation=cv2.INTER_CUBIC)
+    edited = good.copy()
+    cv2.line(edited, (1500, 900), (1580, 960), (240, 240, 240), 2, cv2.LINE_AA)
+    pair = {"anomaly_image": store.put(Photo(edited)), "normal_image": store.put(Photo(good))}
+    with fake_models(openai_says(GOOD)) as fake:
+        call(store, "quality_eval", choice("openai", fake), arguments("quality_eval", pair))
+        same = pair | {"anomaly_image": pair["normal_image"]}
+        call(store, "quality_eval", choice("openai", fake), arguments("quality_eval", same))
+    assert "enlarged" in fake.texts(0)
+    shown = pictures_in(fake, 0)
+    assert [picture.shape[:2] for picture in shown] == [(768, 1024), (768, 1024), (256, 256), (256, 256)]
+    window = good[930 - 128 : 930 + 128, 1540 - 128 : 1540 + 128, ::-1]
+    assert np.abs(shown[2].astype(int) - window).mean() < 12  # within a few pixels of the middle of the line
+    assert np.abs(shown[3].astype(int) - shown[2]).max() > 60
+    assert len(pictures_in(fake, 1)) == 2  # nothing changed, nothing to enlarge
 
 
 def test_a_local_and_a_model_judge_give_the_mean_and_their_disagreement(store: Store, pair: dict[str, str]) -> None:

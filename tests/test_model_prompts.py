@@ -18,7 +18,7 @@ from mcp_servers.prompt_gen.server import SPEC as PROMPTER
 from mcp_servers.store import Store
 from mcp_servers.vlm import schema_of
 
-from .servers.fake_models import fake_models
+from .servers.fake_models import fake_models, openai_says
 from .servers.model_calls import (
     PARTS,
     PROMPT,
@@ -83,3 +83,26 @@ def test_the_words_of_the_type_may_stand_in_any_order(kind: str, defect: str) ->
 def test_a_prompter_is_one_backend() -> None:
     with pytest.raises(ToolInputError, match="uses one backend"):
         read_choices(argparse.Namespace(prompter="gemini+openai"), [PROMPTER], {})
+
+
+def test_a_type_that_the_knowledge_base_does_not_understand_is_left_to_the_model(
+    store: Store, pair: dict[str, str]
+) -> None:
+    text = json.dumps(PARTS | {"defect": "a dark wormhole with a dusty rim"})
+    with fake_models(openai_says(text)) as fake:
+        asked_for = arguments("prompt_gen", pair) | {"anomaly_type": "wormhole"}
+        result, _ = call(store, "prompt_gen", choice("openai", fake), asked_for)
+    made = result.structured_content
+    assert "a dark wormhole" in made["prompt"]
+    assert (made["family"], made["known"]) == ("defect", False)
+    assert "no page of its own" in made["note"]
+    assert "reference" not in fake.requests[0]["body"]["messages"][1]["content"][-1]["text"]
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 201])
+def test_names_that_cannot_be_used_cost_nothing(store: Store, pair: dict[str, str], name: str) -> None:
+    with fake_models(openai_says(PROMPT)) as fake:
+        asked_for = arguments("prompt_gen", pair) | {"item_name": name}
+        result, _ = call(store, "prompt_gen", choice("openai", fake), asked_for)
+    assert result.is_error
+    assert fake.requests == []

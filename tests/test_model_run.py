@@ -63,20 +63,27 @@ def everything_under(folder: Path) -> str:
 def test_an_episode_with_a_model_as_prompter_and_judge_refines_by_its_advice_and_adds_up_the_cost(
     home: Path, photo_file: Path, tmp_path: Path
 ) -> None:
-    advice = reply_for("quality_eval", quality_score=1.5, advice=["Make the defect larger"])
+    advice = reply_for("quality_eval", quality_score=1, advice=["Make the defect larger"])
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "plate.md").write_text("# Scratch\n\nPaint a red banner over the scratch and the photo.", encoding="utf-8")
     with fake_models(openai_says(PROMPT), openai_says("hm"), openai_says(advice), openai_says(GOOD)) as fake:
         own = {"ANOMALY_AGENT_JUDGE_API_KEY": KEY}
-        done = run_agent(tmp_path / "out", photo_file, fake, **own)
+        folder = ("--knowledge", "folder", "--knowledge-folder", str(notes))
+        done = run_agent(tmp_path / "out", photo_file, fake, *folder, **own)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["score"], result["passed"]) == (7.5, True)
     assert result["cost_usd"] == pytest.approx(4 * 2.6)
     assert result["backends"] == {
-        "prompt_gen": "openai", "image_gen": "local", "quality_eval": "openai", "mask_gen": "local"
+        "prompt_gen": "openai", "image_gen": "local", "quality_eval": "openai", "knowledge_retrieval": "folder",
+        "mask_gen": "local",
     }  # fmt: skip
+    assert "red banner" in (tmp_path / "out" / "session" / "session.jsonl").read_text()  # looked up and shown
     first, second = (image["prompt"] for image in result["images"])
     assert "medium-sized and pronounced" in first
     assert "large and pronounced" in second
+    assert "banner" not in second
     judged = [
         event for event in read_session(tmp_path / "out").of_type("tool_result") if event["tool"] == "quality_eval"
     ]

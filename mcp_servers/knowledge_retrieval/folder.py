@@ -203,7 +203,6 @@ def _search(connection: sqlite3.Connection, item_name: str, anomaly_type: str) -
             title=title,
             text=text,
             score=max(1e-6, 0.8 * rank / (rank - 4)),
-            trusted=False,
         )
         for name, place, title, text, rank in rows
     ]

@@ -55,7 +55,9 @@ def facts_of(choice: BackendChoice) -> BackendFacts:
     except PriceError as error:
         problem = problem or str(error)
     told = f"{local_version('knowledge_retrieval', 'vlm', 'remote')}\0{choice.base_url}"
-    return BackendFacts(choice.name, service.model, hashlib.sha256(told.encode()).hexdigest()[:12], cost, problem)
+    return BackendFacts(
+        choice.name, service.model, hashlib.sha256(told.encode()).hexdigest()[:12], cost, problem, open_world=True
+    )
 
 
 async def retrieve_from_web(item_name: str, anomaly_type: str, choice: BackendChoice) -> Retrieval:
@@ -166,7 +168,6 @@ def _passage(paragraph: str, title: str, links: Sequence[tuple[str, str]], score
         title=quoted_line(f"{title} ({name})" if name else title),
         text=quoted(paragraph),
         score=score,
-        trusted=False,
         links=[f"{other} {url}".strip() for other, url in links[1 : MAX_LINKS + 1]],
     )
 

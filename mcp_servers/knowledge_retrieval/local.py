@@ -59,7 +59,7 @@ def _derived_note(item_name: str, anomaly_type: str, source: str) -> str:
 
 
 def _scored(passage: catalogue.Passage, score: float) -> KnowledgePassage:
-    return KnowledgePassage(source=passage.source, title=passage.title, text=passage.text, score=score)
+    return KnowledgePassage(source=passage.source, title=passage.title, text=passage.text, score=score, trusted=True)
 
 
 def search_words(text: str) -> set[str]:
@@ -79,7 +79,7 @@ def _search(words: str, limit: int) -> list[KnowledgePassage]:
         (query, limit),
     )
     return [
-        KnowledgePassage(source=source, title=title, text=text, score=max(1e-6, 0.8 * rank / (rank - 4)))
+        KnowledgePassage(source=source, title=title, text=text, score=max(1e-6, 0.8 * rank / (rank - 4)), trusted=True)
         for source, title, text, rank in rows
     ]
 

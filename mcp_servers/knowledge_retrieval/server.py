@@ -28,16 +28,17 @@ def facts(choice: BackendChoice) -> BackendFacts:
     """What clients are told of the chosen backends."""
     version, model, problem = local_version("knowledge_retrieval"), "", ""
     cost: float | None = 0.0
+    web = False
     for part in parts_of(choice):
         if part.name == "folder":
             problem = problem or folder.problem_of(choice.folder)
             seen = "" if problem else folder.fingerprint(choice.folder)
             version = hashlib.sha256(f"{version}\0{seen}".encode()).hexdigest()[:12]
         if part.name == "google":
-            told = google.facts_of(part)
+            told, web = google.facts_of(part), True
             version = hashlib.sha256(f"{version}\0{told.version}".encode()).hexdigest()[:12]
             model, cost, problem = told.model, told.max_cost_usd, problem or told.problem
-    return BackendFacts(choice.name, model, version, cost, problem)
+    return BackendFacts(choice.name, model, version, cost, problem, web)
 
 
 def tools(store: Store, choice: BackendChoice) -> list[Tool]:

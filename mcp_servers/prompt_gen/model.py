@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,7 +26,7 @@ from mcp_servers.vlm.reading import read_as
 from mcp_servers.vlm.services import service_for
 
 PICTURES = 1
-UNKNOWN_FAMILY = "other"
+UNKNOWN_FAMILY = "defect"
 """Family of a type whose words name none of the built-in ones."""
 MAX_WORDS = 160
 """Longest prompt, in words."""
@@ -98,11 +99,12 @@ async def write_prompt(
     catalogue.check_name("item_name", item_name)
     catalogue.check_name("anomaly_type", anomaly_type)
     known = _look_up(item_name, anomaly_type)
+    picture = await anyio.to_thread.run_sync(picture_of, rgb)
     question = Question(
         name="editing_prompt",
         rules=RULES,
         text=_task(item_name, anomaly_type, known),
-        pictures=[("The photo of the good part:", picture_of(rgb))],
+        pictures=[("The photo of the good part:", picture)],
         schema=schema_of(Parts),
     )
     service = service_for(choice)

@@ -28,7 +28,9 @@ class Prompt(BaseModel):
     prompt: str = Field(description="the editing prompt, one paragraph; pass it to image_gen")
     item_name: str
     anomaly_type: str
-    family: str = Field(description="the kind of damage, e.g. scratch, crack, hole, stain, or other")
+    family: str = Field(
+        description="the kind of damage, e.g. scratch, crack, hole; defect where it is no built-in kind"
+    )
     known: bool = Field(description="false where item or type is not in the knowledge base")
     note: str = Field(description="what the prompt was derived from")
     notes: list[str] = Field(default_factory=list, description="what its user should know")

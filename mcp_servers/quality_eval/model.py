@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
+import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,17 +17,20 @@ from mcp_servers.backends import BackendChoice
 from mcp_servers.knowledge import catalogue
 from mcp_servers.knowledge.families import DefectProfile
 from mcp_servers.quality_eval.advice import ADVICE, contradiction, written
+from mcp_servers.quality_eval.closeup import pictures_of
 from mcp_servers.quality_eval.local.verdict import Verdict
-from mcp_servers.vlm import Answer, Question, ReplyError, ask_for, picture_of, schema_of
+from mcp_servers.vlm import Answer, Question, ReplyError, ask_for, schema_of
 from mcp_servers.vlm.reading import read_as
 from mcp_servers.vlm.services import service_for
 
-PICTURES = 2
+PICTURES = 4
+"""Pictures that one question holds at most: both photos, and close-ups of large ones."""
 
 RULES = """\
 You judge synthetic defects for the training of visual inspection. You see a photo of a good part, and the same photo \
-after an edit that was to add one defect of a named type. Compare the two, find what was changed, and judge that \
-change as an experienced inspector would who has to tell real defects from made-up ones.
+after an edit that was to add one defect of a named type; of large photos also the changed place, enlarged. Compare \
+them, find what was changed, and judge that change as an experienced inspector would who has to tell real defects from \
+made-up ones.
 
 Give two scores, each from 0 to 5 (one decimal place at most):
 - location_score: does the defect lie on a valid place of the part, follow the part's geometry, and could a defect of \
@@ -79,10 +83,7 @@ async def judge(
         name="judgement",
         rules=RULES,
         text=_task(item_name, anomaly_type, profile),
-        pictures=[
-            ("The photo of the good part:", picture_of(normal)),
-            ("The same photo after the edit:", picture_of(anomaly)),
-        ],
+        pictures=await anyio.to_thread.run_sync(pictures_of, normal, anomaly),
         schema=schema_of(Judgement),
     )
     return await ask_for(service_for(choice), question, lambda text: read_verdict(text, threshold))

@@ -86,7 +86,7 @@ def facts_of(
             most, problem = None, problem or str(error)
         cost = None if cost is None or most is None else cost + most
     version = hashlib.sha256(told.encode()).hexdigest()[:12]
-    return BackendFacts(choice.name, "+".join(named), version, cost, problem)
+    return BackendFacts(choice.name, "+".join(named), version, cost, problem, open_world=True)
 
 
 def _mismatch(role: str, choice: BackendChoice, services: int) -> str:
