@@ -206,6 +206,8 @@ def test_a_judge_that_cannot_be_used_says_why_in_the_tools_meta(
 def test_prices_tell_what_a_call_may_cost_at_most(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     assert 0 < (facts(BackendChoice("openai")).max_cost_usd or 0) < 1
+    assert facts(BackendChoice("openai")).open_world
+    assert not facts(BackendChoice()).open_world
     assert facts(BackendChoice("openai", "unheard-of")).max_cost_usd is None
     assert facts(BackendChoice("openai", "unheard-of", "http://127.0.0.1:1/v1")).max_cost_usd == 0
     assert facts(BackendChoice("openai", "unheard-of", "http://10.0.0.7/v1")).max_cost_usd is None

@@ -88,12 +88,12 @@ def test_a_prompter_is_one_backend() -> None:
 def test_a_type_that_the_knowledge_base_does_not_understand_is_left_to_the_model(
     store: Store, pair: dict[str, str]
 ) -> None:
-    text = json.dumps(PARTS | {"defect": "a dark wormhole with a dusty rim"})
+    text = json.dumps(PARTS | {"defect": "a dark sadness with a dusty rim"})
     with fake_models(openai_says(text)) as fake:
-        asked_for = arguments("prompt_gen", pair) | {"anomaly_type": "wormhole"}
+        asked_for = arguments("prompt_gen", pair) | {"anomaly_type": "sadness"}
         result, _ = call(store, "prompt_gen", choice("openai", fake), asked_for)
     made = result.structured_content
-    assert "a dark wormhole" in made["prompt"]
+    assert "a dark sadness" in made["prompt"]
     assert (made["family"], made["known"]) == ("defect", False)
     assert "no page of its own" in made["note"]
     assert "reference" not in fake.requests[0]["body"]["messages"][1]["content"][-1]["text"]
