@@ -94,7 +94,7 @@ def refuse_another_picture(seen: Comparison) -> None:
 def likeness(seen: Comparison) -> float:
     """Largest correlation of lightness over several scales, outside what changed; 1 where there is no structure."""
     calm = seen.valid & ~seen.mask
-    best = 0.0
+    found: list[float] = []
     for sigma in (1.0, 3.0, 9.0):
         a, b = (
             (cv2.GaussianBlur(p[..., 0], (0, 0), sigma) - cv2.GaussianBlur(p[..., 0], (0, 0), 4 * sigma))[calm]
@@ -102,8 +102,8 @@ def likeness(seen: Comparison) -> float:
         )
         if min(a.std(), b.std()) < 0.2:  # L: nothing to be seen at this scale
             continue
-        best = max(best, float(np.corrcoef(a, b)[0, 1]))
-    return best
+        found.append(float(np.corrcoef(a, b)[0, 1]))
+    return max(found, default=1.0)
 
 
 def said_of(seen: Comparison, affine: Affine, photo: Image) -> list[str]:
@@ -152,19 +152,23 @@ def levelled(photo: Image, matched: Field, mask: Mask) -> Field:
     difference = (photo - matched) * calm[..., None]
     small, weight = (cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (difference, calm))
     total, share = np.zeros_like(small), np.zeros_like(weight)
-    for wider, part in ((1, 1.0), (4, 1e-2), (16, 1e-4)):  # near surroundings count first, far ones where there are none
+    for wider, part in (
+        (1, 1.0),
+        (4, 1e-2),
+        (16, 1e-4),
+    ):  # near first, far where nothing is near
         sigma = wider * reach * scale
         total += part * cv2.GaussianBlur(small, (0, 0), sigma)
         share += part * cv2.GaussianBlur(weight, (0, 0), sigma)
     smooth = total / np.maximum(share, 1e-6)[..., None]
-    return matched + cv2.resize(smooth, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(matched + cv2.resize(smooth, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def inside_region(alpha: Field, region: Mask) -> tuple[Field, float]:
     """The weight kept inside the region, fading towards its border, and the share of it that was cut off (0-1)."""
     depth = np.asarray(cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
     kept = alpha * np.clip(depth / FADE, 0, 1)
-    return kept, 1 - float((alpha * region).sum() / alpha.sum())
+    return kept, 1 - float((alpha * region).sum()) / float(alpha.sum())
 
 
 def is_grey(photo: Image) -> bool:
@@ -175,4 +179,3 @@ def is_grey(photo: Image) -> bool:
 def empty(message: str) -> BackendError:
     """The editor's answer holds no defect that can be used; another wording may help."""
     return BackendError(message, FailureKind.EMPTY)
-
