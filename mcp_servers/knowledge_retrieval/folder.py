@@ -70,6 +70,8 @@ def list_files(folder: Path) -> tuple[list[Listed], list[str]]:
     root = folder.resolve()
     found, outside = list[Listed](), 0
     for path in _walk(root):
+        if len(found) > MAX_FILES:
+            break
         real = path.resolve()
         if not real.is_relative_to(root):
             outside += 1
@@ -83,7 +85,7 @@ def list_files(folder: Path) -> tuple[list[Listed], list[str]]:
             found.append(Listed(real, name, stat.st_mtime_ns, stat.st_size))
     notes = [f"{outside} link(s) that lead out of the folder are not followed"] if outside else []
     if len(found) > MAX_FILES:
-        notes.append(f"only the first {MAX_FILES} of {len(found)} files are searched: name a smaller folder")
+        notes.append(f"only the first {MAX_FILES} files are searched: name a smaller folder")
     return found[:MAX_FILES], notes
 
 
