@@ -2,7 +2,7 @@
 
 import sys
 
-from mcp_servers.serving import main
+from mcp_servers.cli import main
 from mcp_servers.suite import INSTRUCTIONS, SPECS
 
 if __name__ == "__main__":

@@ -11,22 +11,34 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
+import math
 import os
 import re
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mcp_servers.images import MAX_BYTES, ImageError, Photo, decode
+from mcp_servers.cleaning import clean
+from mcp_servers.fetching import Fetcher
+from mcp_servers.images import ImageError, Photo, decode
+from mcp_servers.leases import Lease
+from mcp_servers.paths import allowed_path, file_key, short, unreadable
 
 HANDLE = re.compile(r"img_[0-9a-f]{32}\Z")
 CACHE_BYTES = 256 * 2**20
+RESTORED = 0.05
+"""Seconds after which an image that a cleaner took aside and put back is there again."""
+
+logger = logging.getLogger(__name__)
 
 
 def default_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -42,11 +54,19 @@ class Store:
     """Images by handle, and the folders from which paths may be read.
 
     ``allowed``: existing folders; relative paths are looked up in them in order. Symbolic links are resolved
-    before a path is compared with them.
+    before a path is compared with them. ``fetcher``: how URLs are fetched, None where they are not. ``limit``: bytes
+    of images that are kept, None for any number. ``keep``: seconds for which an image that was used counts as in use;
+    infinite for a process that serves one session.
     """
 
     home: Path
     allowed: Sequence[Path] = ()
+    fetcher: Fetcher | None = None
+    limit: int | None = None
+    keep: float = math.inf
+    _lease: Lease | None = None
+    _written: int = 0
+    _cleaned: bool = False
     _key: bytes = b""
     _photos: OrderedDict[str, Photo] = field(default_factory=OrderedDict)
     _paths: dict[tuple[str, int, int], str] = field(default_factory=dict)
@@ -56,18 +76,21 @@ class Store:
         """Keep an image and return its handle. Raises ImageError where the store cannot be written."""
         png = photo.to_png()
         handle = "img_" + hmac.new(self._secret(), png, hashlib.sha256).hexdigest()[:32]
-        path = self.path(handle)
-        if not path.exists():
-            self._write(path, png)
+        if not self._use(handle):
+            self._write(self.path(handle), png)
+            self._make_room(len(png))
         self._remember(handle, photo)
         return handle
 
     def get(self, handle: str) -> Photo:
         """The image behind a handle. Raises ImageError where the handle is malformed or unknown."""
         with self._lock:
-            if handle in self._photos:
+            kept = self._photos.get(handle)
+            if kept is not None:
                 self._photos.move_to_end(handle)
-                return self._photos[handle]
+        if kept is not None:
+            self._use(handle)
+            return kept
         photo = decode(self.png(handle), f"image {handle}")
         self._remember(handle, photo)
         return photo
@@ -75,8 +98,10 @@ class Store:
     def png(self, handle: str) -> bytes:
         """PNG bytes behind a handle. Raises ImageError where the handle is malformed or unknown."""
         if not HANDLE.match(handle):
-            raise ImageError(f"{_short(handle)} is not an image handle: use one that a tool returned (img_...)")
+            raise ImageError(f"{short(handle)} is not an image handle: use one that a tool returned (img_...)")
         try:
+            if not self._use(handle):
+                time.sleep(RESTORED)  # a cleaner puts back what it took while we noted the use
             return self.path(handle).read_bytes()
         except FileNotFoundError:
             raise ImageError(
@@ -106,56 +131,57 @@ class Store:
             photo = decode(_data_uri(reference), "the data URI")
             return self.put(photo), photo
         if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", reference):
-            raise ImageError(f"{_short(reference)}: URLs are not fetched; give a handle, a file's path or a data URI")
+            if self.fetcher is None:
+                raise ImageError(
+                    f"{short(reference)}: URLs are not fetched; give a handle, a file's path or a data URI"
+                )
+            photo = decode(self.fetcher.fetch(reference), "the image at this URL")
+            return self.put(photo), photo
         return self._from_file(reference)
 
+    def allowed_path(self, reference: str) -> Path:
+        """The real path that ``reference`` names. Raises ImageError as ``paths.allowed_path`` does."""
+        return allowed_path(reference, self.allowed, self.home)
+
     def _from_file(self, reference: str) -> tuple[str, Photo]:
-        path = self._allowed_path(reference)
+        path = self.allowed_path(reference)
+        key = file_key(path, reference)
+        with self._lock:
+            handle = self._paths.get(key)
+        if handle and self._use(handle):
+            return handle, self.get(handle)
         try:
-            stat = path.stat()
-            key = (str(path), stat.st_mtime_ns, stat.st_size)
-            with self._lock:
-                handle = self._paths.get(key)
-            if handle and self.path(handle).exists():
-                return handle, self.get(handle)
-            if stat.st_size > MAX_BYTES:
-                raise ImageError(f"{path.name} is larger than {MAX_BYTES >> 20} MiB: give a smaller file")
             data = path.read_bytes()
-        except FileNotFoundError:
-            raise ImageError(f"{_short(reference)} does not exist: check the path") from None
-        except IsADirectoryError:
-            raise ImageError(f"{_short(reference)} is a folder: give an image file") from None
         except OSError as error:
-            raise ImageError(f"{_short(reference)} cannot be read ({error.strerror}): check its rights") from None
+            raise unreadable(reference, error) from None
         photo = decode(data, path.name)
         handle = self.put(photo)
         with self._lock:
             self._paths[key] = handle
         return handle, photo
 
-    def _allowed_path(self, reference: str) -> Path:
-        if "\0" in reference or len(reference) > 4096:
-            raise ImageError("the image argument is not a usable path: give a handle, a file's path or a data URI")
-        given = Path(reference).expanduser() if reference.startswith("~") else Path(reference)
-        folders = [*self.allowed, self.home]
-        candidates = [given] if given.is_absolute() else [folder / given for folder in self.allowed]
-        inside = None
-        try:
-            roots = [folder.resolve() for folder in folders]
-            for candidate in candidates:
-                real = candidate.resolve()
-                if any(real.is_relative_to(root) for root in roots) and real.name != ".key":
-                    if real.exists():
-                        return real
-                    inside = inside or real
-        except (OSError, RuntimeError) as error:
-            raise ImageError(f"{_short(reference)} is not a usable path: check it") from error
-        if inside is not None:
-            raise ImageError(f"{_short(reference)} does not exist: check the path (or start the server with --allow)")
-        raise ImageError(
-            f"{_short(reference)} is outside the folders this server may read: start it with --allow FOLDER, "
-            "or pass a handle or a data URI"
-        )
+    def _use(self, handle: str) -> bool:
+        """Note that this session uses an image, and whether its file is there."""
+        path = self.path(handle)
+        with suppress(OSError):  # a store that cannot be written is not cleaned either
+            if self._lease is None:
+                self._lease = Lease(self.home, self.keep)
+            if self._lease.note(handle):
+                os.utime(path)
+        return path.exists()
+
+    def _make_room(self, written: int) -> None:
+        """Clean the store once at first, then whenever a sixteenth of its limit was written."""
+        with self._lock:
+            self._written += written
+            due = self.limit is not None and (not self._cleaned or self._written > self.limit / 16)
+            if due:
+                self._cleaned, self._written = True, 0
+        if due and self.limit is not None:
+            try:
+                clean(self.home, self.limit)
+            except OSError as error:
+                logger.warning("the image store cannot be cleaned (%s): check %s", error.strerror, self.home)
 
     def _secret(self) -> bytes:
         """The store's key, made once; all servers on the machine read the same file."""
@@ -226,8 +252,3 @@ def _data_uri(reference: str) -> bytes:
         return base64.b64decode("".join(payload.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise ImageError("the data URI's base64 is damaged: encode the file again") from error
-
-
-def _short(text: str) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= 120 else text[:117] + "..."

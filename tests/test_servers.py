@@ -298,7 +298,7 @@ def test_all_tools_work_over_http_on_loopback(home: Path, photo_file: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--http", "--host", "0.0.0.0"], "only loopback"),
+        (["--http", "--host", "0.0.0.0"], "give a token"),
         (["--http", "--port", "99999"], "choose a port"),
         (["--allow", "/no/such/folder"], "no such folder"),
     ],

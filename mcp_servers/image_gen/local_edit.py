@@ -6,6 +6,7 @@ import time
 
 from mcp_types import CallToolResult
 
+from mcp_servers.calls import step
 from mcp_servers.image_gen.example import read_example
 from mcp_servers.image_gen.local import MODEL, render
 from mcp_servers.image_gen.region import read_region
@@ -18,6 +19,7 @@ def edit_locally(store: Store, wish: Wish) -> CallToolResult:
     """Render the defect. Raises ToolInputError."""
     started = time.perf_counter()
     target, photo = store.resolve(wish.target_image)
+    step(1, 3, "drawing the defect")
     example = read_example(wish.example_image, wish.example_mask, store)
     rendering = render(
         photo.view(),
@@ -30,6 +32,7 @@ def edit_locally(store: Store, wish: Wish) -> CallToolResult:
         severity=wish.severity,
     )
     edited = photo.composite(rendering.rgb, rendering.alpha)
+    step(2, 3, "storing the image")
     handle = store.put(edited)
     facts = {
         "image": handle,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from anyio.to_thread import run_sync
 from mcp_types import CallToolResult
 
+from mcp_servers.calls import compute, tell
 from mcp_servers.errors import BackendError, ToolInputError
 from mcp_servers.image_gen.composite_back import Isolated, isolate
 from mcp_servers.image_gen.editor import Edited, Editor, EditRequest
@@ -48,14 +48,16 @@ class Order:
 async def edit_remotely(store: Store, wish: Wish, editor: Editor, backend: str) -> CallToolResult:
     """Have the defect drawn and lay it over the photo. Raises ToolInputError and BackendError."""
     started = time.perf_counter()
-    order = await run_sync(prepare, store, wish, editor, backend)
+    order = await compute(prepare, store, wish, editor, backend)
+    await tell(1, 3, f"waiting for {editor.service}")
     edited = await editor.edit(order.request)
+    await tell(2, 3, "laying the defect over the photo")
     try:
-        result, isolated, notes = await run_sync(take_over, order, edited, editor)
+        result, isolated, notes = await compute(take_over, order, edited, editor)
     except BackendError as error:
         cost = edited.cost_usd or 0.0
         raise BackendError(str(error), error.kind, cost_usd=cost, attempts=edited.attempts) from error
-    handle = await run_sync(store.put, result)
+    handle = await compute(store.put, result)
     if edited.cost_usd is None:
         notes.append(f"the price of {edited.model} is not known: name it in a file for ANOMALY_AGENT_PRICES")
     facts = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from anyio.to_thread import run_sync
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
 
 from mcp_servers.backends import BackendChoice, ToolSpec
+from mcp_servers.calls import compute
 from mcp_servers.image_gen.backends import NAMES, facts_and_editor
 from mcp_servers.image_gen.local_edit import edit_locally
 from mcp_servers.image_gen.remote import edit_remotely
@@ -56,7 +56,7 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         """
         wish = Wish(prompt, target_image, seed, region, example_image, example_mask, count, size, severity)
         if editor is None:
-            return await run_sync(edit_locally, store, wish)
+            return await compute(edit_locally, store, wish)
         return await edit_remotely(store, wish, editor, choice.name)
 
     return [make_tool(image_gen, title="Edit the photo", read_only=False, structured=False, backend=facts)]

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
-import anyio.to_thread
 from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
 
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.calls import compute
 from mcp_servers.fingerprint import local_version
 from mcp_servers.knowledge_retrieval import folder, google
 from mcp_servers.knowledge_retrieval.local import retrieve
@@ -51,7 +51,7 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         task = partial(retrieve, item_name, anomaly_type)
         if part.name == "folder":
             task = partial(folder.retrieve_from_folder, item_name, anomaly_type, part.folder, store.home)
-        return await anyio.to_thread.run_sync(task)
+        return await compute(task)
 
     async def knowledge_retrieval(
         item_name: Annotated[str, Field(description='the object, e.g. "bottle"', max_length=200)],

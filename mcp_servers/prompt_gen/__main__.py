@@ -2,8 +2,8 @@
 
 import sys
 
+from mcp_servers.cli import main
 from mcp_servers.prompt_gen.server import INSTRUCTIONS, SPEC
-from mcp_servers.serving import main
 
 if __name__ == "__main__":
     sys.exit(main("mcp_servers.prompt_gen", [SPEC], INSTRUCTIONS))

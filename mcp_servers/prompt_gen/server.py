@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Annotated
 
-import anyio.to_thread
 from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.calls import compute
 from mcp_servers.fingerprint import local_version
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.prompt_gen.model import PICTURES, write_prompt
@@ -62,9 +61,9 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         Call it once, first. Later prompts are refinements of this one, made from quality_eval's review.
         """
         started = time.perf_counter()
-        handle, photo = await anyio.to_thread.run_sync(store.resolve, image)
+        handle, photo = await compute(store.resolve, image)
         if choice.name == "local":
-            made = await anyio.to_thread.run_sync(partial(generate_prompt, photo.view(), item_name, anomaly_type))
+            made = await compute(generate_prompt, photo.view(), item_name, anomaly_type)
             answer = Answer(made, 0.0, 0)
         else:
             answer = await write_prompt(photo.view(), item_name, anomaly_type, choice)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
 from mcp_servers.backends import BackendChoice
+from mcp_servers.calls import compute
 from mcp_servers.errors import BackendError
 from mcp_servers.knowledge.catalogue import UnknownAnomalyType, check_name, profile_for
 from mcp_servers.knowledge.families import DefectProfile
@@ -67,7 +67,7 @@ async def rule(
     for part in parts:
         if part.name == "local":
             task = partial(evaluate, normal, anomaly, item_name, anomaly_type, profile, threshold)
-            answers["local"] = Answer(await anyio.to_thread.run_sync(task), 0.0, 0)
+            answers["local"] = Answer(await compute(task), 0.0, 0)
     async with anyio.create_task_group() as group:
         for part in parts:
             if part.name != "local":

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import anyio.to_thread
 import numpy as np
 from mcp.server.mcpserver.tools import Tool
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
+from mcp_servers.calls import compute
 from mcp_servers.fingerprint import local_version
 from mcp_servers.quality_eval.model import PICTURES
 from mcp_servers.quality_eval.panel import rule
@@ -72,9 +72,7 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         The review names what to change, most important first. Call it after every image_gen.
         """
         started = time.perf_counter()
-        anomaly_handle, normal_handle, normal, anomaly = await anyio.to_thread.run_sync(
-            views, anomaly_image, normal_image
-        )
+        anomaly_handle, normal_handle, normal, anomaly = await compute(views, anomaly_image, normal_image)
         ruling = await rule(normal, anomaly, item_name, anomaly_type, threshold, choice)
         return Evaluation(
             **ruling.verdict.model_dump(),

@@ -1,0 +1,180 @@
+"""``python -m mcp_servers config --host HOST``: the entry that adds these servers to an MCP host's settings.
+
+Prints the JSON; with ``--write`` it is merged into the host's own file, everything else in it is kept, and the file as
+it was is copied beside it first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mcp_servers.errors import ToolInputError
+from mcp_servers.remote.access import VENDORS
+
+ENTRY = "anomaly-agent"
+KEYS = tuple(variable for vendor in VENDORS.values() for variable in vendor.variables)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """An MCP host: the key of its servers, what every entry has besides, and where its settings are kept."""
+
+    key: str
+    also: Mapping[str, Any]
+    where: str
+
+
+HOSTS = {
+    "claude-desktop": Host("mcpServers", {}, "its own folder"),
+    "claude-code": Host("mcpServers", {"type": "stdio"}, "the project: .mcp.json"),
+    "cursor": Host("mcpServers", {}, "your home: .cursor/mcp.json"),
+    "vscode": Host("servers", {"type": "stdio"}, "the project: .vscode/mcp.json"),
+}
+
+
+def settings_file(host: str, environ: Mapping[str, str], platform: str, home: Path, folder: Path) -> Path:
+    """Where a host keeps its list of servers: Claude Desktop and Cursor for the user, the others for a project."""
+    if host == "claude-code":
+        return folder / ".mcp.json"
+    if host == "vscode":
+        return folder / ".vscode" / "mcp.json"
+    if host == "cursor":
+        return home / ".cursor" / "mcp.json"
+    if platform == "darwin":
+        base = home / "Library" / "Application Support"
+    elif platform == "win32":
+        base = Path(environ.get("APPDATA", str(home / "AppData" / "Roaming")))
+    else:
+        base = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return base / "Claude" / "claude_desktop_config.json"
+
+
+def entry_for(host: str, module: str, arguments: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The host's entry: absolute paths, and the environment that a host would not pass on.
+
+    Keys are named with an empty value, never copied from this shell into a file.
+    """
+    env = {name: "" for name in KEYS if environ.get(name)}
+    env |= {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("ANOMALY_AGENT_") and not name.endswith(("_KEY", "_TOKEN"))
+    }
+    if find_distribution() is None:
+        env["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
+    command = {"command": sys.executable, "args": ["-m", module, *arguments]}
+    return {**HOSTS[host].also, **command, **({"env": env} if env else {})}
+
+
+def find_distribution() -> str | None:
+    """The installed version of this package, None in a checkout that is not installed."""
+    try:
+        return version("anomaly-agent")
+    except PackageNotFoundError:
+        return None
+
+
+def merged(existing: dict[str, Any], host: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A host's settings with the entry added or replaced. Values that the user gave its keys are kept."""
+    key = HOSTS[host].key
+    servers = existing.get(key, {})
+    if not isinstance(servers, dict):
+        raise ToolInputError(f"{key!r} in the host's settings is no object: mend it by hand")
+    before = servers.get(ENTRY, {}).get("env", {}) if isinstance(servers.get(ENTRY), dict) else {}
+    kept = {name: value for name, value in before.items() if name in KEYS and value}
+    if kept:
+        entry = {**entry, "env": {**entry.get("env", {}), **kept}}
+    return {**existing, key: {**servers, ENTRY: entry}}
+
+
+def write_settings(path: Path, host: str, entry: dict[str, Any]) -> Path | None:
+    """Merge the entry into a settings file; the copy of the file as it was, None where there was none.
+
+    Raises ToolInputError where the file is no JSON object (comments are not understood) or cannot be written.
+    """
+    existing: dict[str, Any] = {}
+    backup = None
+    try:
+        if path.exists():
+            text = path.read_text("utf-8")
+            loaded = json.loads(text) if text.strip() else {}
+            if not isinstance(loaded, dict):
+                raise ToolInputError(f"{path} holds no JSON object: add the entry by hand")
+            existing = loaded
+        fresh = json.dumps(merged(existing, host, entry), indent=2, ensure_ascii=False) + "\n"
+        if path.exists():
+            backup = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
+            shutil.copy2(path, backup)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(fresh, "utf-8")
+        if backup is not None:
+            shutil.copymode(path, temporary)
+        os.replace(temporary, path)
+    except ValueError as error:
+        if isinstance(error, ToolInputError):
+            raise
+        raise ToolInputError(f"{path} is not plain JSON (has it comments?): add the entry by hand") from error
+    except OSError as error:
+        raise ToolInputError(f"{path} cannot be written ({error.strerror}): add the entry by hand") from error
+    return backup
+
+
+def config_command(module: str, server: argparse.ArgumentParser, argv: Sequence[str]) -> int:
+    """``config --host HOST [--write] [--file FILE] [server options]``; ``server`` checks the server's own options."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module} config",
+        description="Print the entry for an MCP host; further options are the server's own and go into it.",
+    )
+    parser.add_argument("--host", required=True, choices=sorted(HOSTS), help="the program that will use the tools")
+    parser.add_argument("--write", action="store_true", help="merge it into the host's settings, with a backup")
+    parser.add_argument(
+        "--file", type=Path, metavar="FILE", help="the host's settings, where they are not at the usual"
+    )
+    options, rest = parser.parse_known_args(argv)
+    checked = server.parse_args(rest)
+    if checked.http:
+        parser.error("--http: hosts start the server themselves; leave it out")
+    folders = [str(Path(folder).expanduser().resolve()) for folder in checked.allow]
+    if not folders:
+        parser.error("--allow DIR: name the folder of your photos (a host starts the server in a folder of its own)")
+    if missing := [folder for folder in folders if not Path(folder).is_dir()]:
+        parser.error(f"--allow {missing[0]}: no such folder; name an existing one")
+    arguments = [part for folder in folders for part in ("--allow", folder)] + _without_allow(rest)
+    entry = entry_for(options.host, module, arguments, os.environ)
+    if not options.write:
+        sys.stdout.write(json.dumps({HOSTS[options.host].key: {ENTRY: entry}}, indent=2, ensure_ascii=False) + "\n")
+        return 0
+    path = options.file or settings_file(options.host, os.environ, sys.platform, Path.home(), Path.cwd())
+    try:
+        backup = write_settings(path, options.host, entry)
+    except ToolInputError as error:
+        parser.error(str(error))
+    told = f"; as it was: {backup}" if backup else ""
+    empty = [name for name in entry.get("env", {}) if name in KEYS]
+    keys = f"; fill in {', '.join(empty)} there" if empty else ""
+    sys.stderr.write(f"{path} now has {ENTRY}{told}{keys}. Restart {options.host}.\n")
+    return 0
+
+
+def _without_allow(arguments: Sequence[str]) -> list[str]:
+    """The server's arguments without its folders, which are given anew as absolute paths."""
+    kept = []
+    skip = False
+    for argument in arguments:
+        if skip or argument == "--allow":
+            skip = not skip
+            continue
+        if not argument.startswith("--allow="):
+            kept.append(argument)
+    return kept
