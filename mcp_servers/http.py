@@ -164,6 +164,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind(address)
+        opened.listen(CONNECTIONS)  # from now on clients wait instead of being turned away
     except OSError as error:
         opened.close()
         raise ToolInputError(

@@ -47,7 +47,7 @@ class Lease:
                 self._file = self._open()
             self._uses[handle] = now
             with self._file.open("a") as stream:
-                stream.write(f"{handle} {now:.0f} {self._keep:g}\n")
+                stream.write(f"{handle} {now:.3f} {self._keep:g}\n")
             self._lines += 1
             if self._lines > COMPACT:
                 self._compact(self._file, now)
@@ -65,7 +65,7 @@ class Lease:
     def _compact(self, file: Path, now: float) -> None:
         self._uses = {handle: used for handle, used in self._uses.items() if now - used < max(self._keep, RENEWED)}
         fresh = file.with_suffix(".new")
-        fresh.write_text("".join(f"{handle} {used:.0f} {self._keep:g}\n" for handle, used in self._uses.items()))
+        fresh.write_text("".join(f"{handle} {used:.3f} {self._keep:g}\n" for handle, used in self._uses.items()))
         os.replace(fresh, file)
         self._lines = len(self._uses) // 2  # so that many live notes are not written anew at every use
 
