@@ -41,30 +41,8 @@ PROMPTS = (
     "Introduce three faint brown stains near the centre.",
     "Make it pretty.",
 )
-WORDS = ("plate", "bottle", "screw", "", "scratch", "hairline crack", "missing part", "nonsense", "\u200b", "n\x00", "x" * 99)
-    "plate",
-    "bottle",
-    "screw",
-    "",
-    "scratch",
-    "hairline crack",
-    "missing part",
-    "nonsense",
-    "\u200b",
-    "né\x00",
-    "🧱" * 50,
-)
+WORDS = ("plate", "bottle", "screw", "", "scratch", "hairline crack", "missing part", "nonsense", "n\x00", "x" * 99)
 REGIONS = ("", "10,10,40,40", "0,0,0,0", "-5,-5,20,20", "1e9,1,1,1", "nan,0,1,1", "9,9,9999,9999", "1,2,3", "other.png")
-    "",
-    "10,10,40,40",
-    "0,0,0,0",
-    "-5,-5,20,20",
-    "1e9,1,1,1",
-    "nan,0,1,1",
-    "10,10,9999,9999",
-    "1,2,3",
-    "plate.png",
-)
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 
 
