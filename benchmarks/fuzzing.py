@@ -46,6 +46,9 @@ REGIONS = ("", "10,10,40,40", "0,0,0,0", "-5,-5,20,20", "1e9,1,1,1", "nan,0,1,1"
 NAMES = ("other.png", "nowhere.png", "../x.png", "img_" + "0" * 32, "http://localhost/", "data:,x", "/etc/passwd")
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
 
+RUN = 250
+"""Draws in one run of hypothesis."""
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -122,16 +125,26 @@ def arguments_for(draw: st.DrawFn, schema: dict[str, Any], images: list[str]) ->
 
 
 def drawn(total: int, seed: int, strategy: st.SearchStrategy[Any], trial: Callable[[Any], None]) -> None:
-    """Run ``trial`` on ``total`` draws; failures are collected by the trial, so nothing is shrunk."""
+    """Run ``trial`` on ``total`` draws; failures are collected by the trial, so nothing is shrunk.
+
+    hypothesis remembers every draw of a run, so a run is short: the memory that is measured should be the tools'.
+    """
     health = list(HealthCheck)
+    for first in range(0, total, RUN):
 
-    @seeded(seed)
-    @settings(max_examples=total, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=health)
-    @given(strategy)
-    def run(value: Any) -> None:
-        trial(value)
+        @seeded(seed + first)
+        @settings(
+            max_examples=min(RUN, total - first),
+            database=None,
+            deadline=None,
+            phases=[Phase.generate],
+            suppress_health_check=health,
+        )
+        @given(strategy)
+        def run(value: Any) -> None:
+            trial(value)
 
-    run()
+        run()
 
 
 def fuzz_arguments(total: int, seed: int = 0) -> Outcome:

@@ -8,10 +8,9 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Literal
 
 from mcp_servers import http
-from mcp_servers.backends import ToolSpec, add_options, read_choices
+from mcp_servers.backends import Choices, ToolSpec, add_options, read_choices
 from mcp_servers.errors import ToolInputError
 from mcp_servers.fetching import Fetcher, read_hosts
 from mcp_servers.hosts import config_command
@@ -31,30 +30,22 @@ def main(name: str, specs: Sequence[ToolSpec], instructions: str, argv: Sequence
     """Serve the tools over stdio, with ``--http`` over streamable HTTP; ``config`` prints a host's entry instead."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = server_parser(name, specs, instructions)
-    if arguments[:1] == ["config"]:
-        return config_command(name, parser, arguments[1:])
-    options = parser.parse_args(arguments)
     environ = dict(os.environ)
+    if arguments[:1] == ["config"]:
+        return config_command(name, parser, lambda options: read_setup(options, specs, environ), arguments[1:])
+    options = parser.parse_args(arguments)
     try:
         token = http.read_token(options.token_file, environ) if options.http else ""
         log_to_stderr([*secrets_in(environ), token])
-        store = read_store(options, environ)
-        choices = read_choices(options, specs, environ)
-        traffic = Traffic(read_limits(options, environ))
-        thread_count()  # says now what is wrong with it
+        store, choices, traffic = read_setup(options, specs, environ)
         web = read_http(options, environ, token)
-    except ToolInputError as error:
-        parser.error(str(error))
-    level: Literal["INFO", "WARNING"] = "WARNING"
-    server_name = name.replace("_", "-").replace("mcp-servers.", "anomaly-")
-    server = build_server(server_name, store, specs, instructions, level, choices, traffic)
-    if not options.http:
+        server_name = name.replace("_", "-").replace("mcp-servers.", "anomaly-")
+        server = build_server(server_name, store, specs, instructions, choices=choices, traffic=traffic)
         with suppress(KeyboardInterrupt):
-            server.run("stdio")
-        return 0
-    try:
-        with suppress(KeyboardInterrupt):
-            http.serve(server, web, traffic)
+            if options.http:
+                http.serve(server, web, traffic)
+            else:
+                server.run("stdio")
     except ToolInputError as error:
         parser.error(str(error))
     return 0
@@ -88,6 +79,15 @@ def server_parser(name: str, specs: Sequence[ToolSpec], instructions: str) -> ar
     web.add_argument("--max-body-mb", metavar="MB", help=f"largest request, in MiB (default {http.MAX_BODY >> 20})")
     add_options(parser, specs)
     return parser
+
+
+def read_setup(
+    options: argparse.Namespace, specs: Sequence[ToolSpec], environ: Mapping[str, str]
+) -> tuple[Store, Choices, Traffic]:
+    """What a server is made of, apart from HTTP. Raises ToolInputError for the first option that it cannot take."""
+    thread_count(environ)  # says now what is wrong with it
+    choices = read_choices(options, specs, environ)
+    return read_store(options, environ), choices, Traffic(read_limits(options, environ))
 
 
 def read_store(options: argparse.Namespace, environ: Mapping[str, str]) -> Store:

@@ -7,12 +7,13 @@ it was is copied beside it first.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,7 +114,9 @@ def write_settings(path: Path, host: str, entry: dict[str, Any]) -> Path | None:
             existing = loaded
         fresh = json.dumps(merged(existing, host, entry), indent=2, ensure_ascii=False) + "\n"
         if path.exists():
-            backup = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}.bak")
+            stamp = f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"
+            names = (path.with_name(f"{stamp}-{number}.bak") for number in itertools.count(1))
+            backup = next(name for name in names if not name.exists())
             shutil.copy2(path, backup)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -130,8 +133,16 @@ def write_settings(path: Path, host: str, entry: dict[str, Any]) -> Path | None:
     return backup
 
 
-def config_command(module: str, server: argparse.ArgumentParser, argv: Sequence[str]) -> int:
-    """``config --host HOST [--write] [--file FILE] [server options]``; ``server`` checks the server's own options."""
+def config_command(
+    module: str,
+    server: argparse.ArgumentParser,
+    check: Callable[[argparse.Namespace], object],
+    argv: Sequence[str],
+) -> int:
+    """``config --host HOST [--write] [--file FILE] [server options]``.
+
+    ``server`` parses the server's own options, and ``check`` raises ToolInputError for those that it would not take.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module} config",
         description="Print the entry for an MCP host; further options are the server's own and go into it.",
@@ -143,6 +154,10 @@ def config_command(module: str, server: argparse.ArgumentParser, argv: Sequence[
     )
     options, rest = parser.parse_known_args(argv)
     checked = server.parse_args(rest)
+    try:
+        check(checked)
+    except ToolInputError as error:
+        parser.error(str(error))
     if checked.http:
         parser.error("--http: hosts start the server themselves; leave it out")
     folders = [str(Path(folder).expanduser().resolve()) for folder in checked.allow]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,3 +188,37 @@ def test_a_server_that_is_told_to_stop_finishes_its_calls_first(home: Path, pipe
         answered = anyio.run(main)
         assert json.loads(answered.content[0].text) == {"prompt": "last", "said": "go"}
         assert server.process.wait(timeout=GRACE + 40) in (0, -signal.SIGTERM)
+
+
+VICTIM = """
+import sys, anyio
+from mcp import Client
+async def main():
+    async with Client(sys.argv[1], mode=sys.argv[2]) as client:
+        await client.call_tool("image_gen", {"prompt": "never answered"})
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_client_that_is_killed_in_a_call_leaves_its_place_to_the_next(home: Path, pipe: Path, mode: str) -> None:
+    with running(["--max-calls", "1", "--allow", str(pipe.parent)], module=[GATED, str(pipe)]) as server:
+        victim = subprocess.Popen([sys.executable, "-c", VICTIM, server.url, mode])
+        with pipe.open("w"):  # opens once the victim's call reads the pipe
+            victim.kill()
+            victim.wait()
+
+        async def began(done: float, total: float | None, message: str | None) -> None:
+            if done == 1:
+                threading.Thread(target=let_go, args=(pipe,)).start()
+
+        async def main() -> Any:
+            async with Client(server.url) as client:
+                while True:  # busy until the server has seen that the victim is gone
+                    answer = await client.call_tool("image_gen", {"prompt": "next"}, progress_callback=began)
+                    if not answer.is_error:
+                        return answer
+                    assert "busy" in answer.content[0].text  # type: ignore[union-attr]
+
+        answered = anyio.run(main)
+    assert json.loads(answered.content[0].text) == {"prompt": "next", "said": "go"}
