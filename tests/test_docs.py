@@ -12,6 +12,8 @@ import pytest
 
 from agent.protocol import FIVE_TOOLS
 from agent.run import parser_of
+from mcp_servers.cli import server_parser
+from mcp_servers.suite import SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +37,8 @@ def test_host_configurations_are_valid_json_that_starts_the_suite(name: str) -> 
 def test_readme_names_only_options_that_exist() -> None:
     known = {option for action in parser_of()._actions for option in action.option_strings}
     known |= {"--allow", "--http", "--port", "--quiet", "--editable", "--data", "--fix"}
-    known |= {"--constraint", "--half", "--photos", "--skip"}
+    known |= {option for action in server_parser("", SPECS, "")._actions for option in action.option_strings}
+    known |= {"--write", "--constraint", "--half", "--photos", "--skip"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
 
 

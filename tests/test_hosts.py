@@ -16,7 +16,9 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters
 
 from agent.protocol import FIVE_TOOLS
+from mcp_servers.cli import server_parser
 from mcp_servers.hosts import HOSTS, entry_for, settings_file
+from mcp_servers.suite import SPECS
 
 ROOT = Path(__file__).resolve().parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -149,6 +151,13 @@ def test_the_bundle_holds_a_server_that_starts(tmp_path: Path, home: Path) -> No
             return len((await client.list_tools()).tools)
 
     assert anyio.run(main) == 5
+
+
+def test_the_manual_names_only_options_that_exist() -> None:
+    options = server_parser("mcp_servers", SPECS, "")._actions
+    known = {name for action in options for name in action.option_strings} | {"--write", "--file"}
+    manual = (ROOT / "docs" / "mcp.md").read_text()
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", manual)) <= known
 
 
 def test_the_skill_names_every_tool_and_has_what_hosts_read() -> None:
