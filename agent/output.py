@@ -25,11 +25,12 @@ def result_of(episode: Episode, policy: str, handle_of: dict[int, str], error: s
     final = episode.final
     evaluation = (final.evaluation if final else None) or {}
     mask = episode.mask_result if episode.mask is not None and _mask_is_for(episode) else None
+    passed = bool(evaluation.get("passed", False) and mask)
     return {
         "task": episode.task.to_json(),
         "stop_reason": episode.stop_reason.value,
-        "status": episode.answer.status if episode.answer else "failed",
-        "passed": bool(evaluation.get("passed", False) and mask),
+        "status": episode.answer.status if episode.answer else "success" if passed else "failed",
+        "passed": passed,
         "score": evaluation.get("score"),
         "location_score": evaluation.get("location_score"),
         "quality_score": evaluation.get("quality_score"),
@@ -48,6 +49,7 @@ def result_of(episode: Episode, policy: str, handle_of: dict[int, str], error: s
         "turns": episode.turns,
         "seconds": episode.seconds,
         "cost_usd": episode.cost_usd,
+        "ledger": episode.ledger.to_json(),
         "policy": policy,
         "backends": episode.backends,
         "seed": episode.task.seed,

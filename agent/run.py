@@ -22,11 +22,15 @@ from typing import Any, NoReturn
 import anyio
 from rich.console import Console
 
+from agent.budget import Budget, BudgetError, check_prices
 from agent.demo import render_demo_photo
 from agent.episode import Episode
 from agent.loop import run_episode
 from agent.output import result_of, write_run
+from agent.policies import Policy
 from agent.policies.planner import Planner
+from agent.recorded_policy import RecordedPolicy
+from agent.replay import Mode, Recording
 from agent.report.render import write_report
 from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
@@ -95,6 +99,15 @@ def parser_of() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds a tool call may take (default 120)",
     )
+    recording = parser.add_mutually_exclusive_group()
+    recording.add_argument(
+        "--record", metavar="DIR", help="keep what every call of a tool or model brought back in DIR"
+    )
+    recording.add_argument("--replay", metavar="DIR", help="take every result from a recording; call nothing")
+    recording.add_argument("--replay-else-live", metavar="DIR", help="the same, but make and keep the calls it lacks")
+    parser.add_argument(
+        "--budget-usd", type=float, metavar="X", help="US dollars that may be spent; stops before the call to pass it"
+    )
     parser.add_argument("--json", action="store_true", help="print result.json instead of a summary")
     return parser
 
@@ -128,7 +141,8 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
         console.print(f"error: {folder} cannot be written ({error.strerror}): the session in it is kept")
         return FAILED
     _announce(options, result, folder)
-    if result["mask"] is None or episode.answer is None:
+    finished = episode.answer is not None or (result["passed"] and episode.stop_reason is StopReason.BUDGET)
+    if result["mask"] is None or not finished:
         console.print(f"error: {result['error'] or 'no usable sample was made'}")
         if episode.made:
             console.print(f"what was made so far is kept in {folder}")
@@ -164,6 +178,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
     if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
         raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
+    if options.budget_usd is not None and not (math.isfinite(options.budget_usd) and options.budget_usd >= 0):
+        raise InputError(f"--budget-usd {options.budget_usd} is out of range: choose a number of US dollars from 0 on")
     if options.server and _backends(options):
         raise InputError(f"{_backends(options)[0]} is the built-in server's: leave it or --server out")
     if bool(options.example) != bool(options.example_mask):
@@ -240,21 +256,36 @@ async def _episode(
     files = (Path(name) for name in (task.image, task.region, task.example_image, task.example_mask))
     allow = {path.parent for path in files if path.is_absolute()}
     servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
-    policy = Planner(task)
+    policy: Policy = Planner(task)
+    recording = _recording(options)
     handles: dict[int, str] = {}
     error = None
     try:
-        async with Toolbox(servers, options.call_timeout) as toolbox:
+        async with Toolbox(servers, options.call_timeout, recording) as toolbox:
+            if recording:
+                policy = RecordedPolicy(policy, recording, toolbox.signatures())
+            if options.budget_usd is not None and not options.replay:
+                check_prices(toolbox.tools, policy)
             with SessionWriter(folder / "session") as session:
-                await run_episode(task, policy, toolbox, session, say, episode)
+                await run_episode(task, policy, toolbox, session, say, episode, Budget(options.budget_usd))
             handles = {image.index: toolbox.handle_of(image) for image in episode.images}
-    except SessionError as problem:
+    except (SessionError, BudgetError) as problem:
         raise InputError(str(problem)) from problem
     except ToolboxError as problem:
         episode.stop_reason, error = StopReason.TOOL_ERROR, str(problem)
     except anyio.get_cancelled_exc_class():  # Ctrl-C: recorded by the loop; what was made is written all the same
         error = "interrupted"
     return result_of(episode, policy.name, handles, error)
+
+
+def _recording(options: argparse.Namespace) -> Recording | None:
+    """The recording that the options ask for. Raises InputError for a folder that does not exist."""
+    for mode in Mode:
+        if name := getattr(options, mode.value.replace("-", "_")):
+            if mode is not Mode.RECORD and not Path(name).is_dir():
+                raise InputError(f"--{mode.value} {name}: no such folder; make a recording with --record {name}")
+            return Recording(Path(name), mode)
+    return None
 
 
 def _backends(options: argparse.Namespace) -> list[str]:

@@ -1,8 +1,8 @@
 """The session log: one append-only ``session.jsonl`` and the images it names, written so that a crash loses nothing.
 
 An image is written first (temporary file, fsync, rename), then the line that names it; every line is flushed
-to disk before the episode goes on. A reader ignores a torn last line, and a session without ``session_end`` is
-incomplete. Rewards are appended later by rescoring, never written over.
+to disk before the episode goes on to its next call. A reader ignores a torn last line, and a session without
+``session_end`` is incomplete. Rewards are appended later by rescoring, never written over.
 
 Line types: ``session_start``, ``message``, ``model_call``, ``tool_call``, ``tool_result``, ``reward``,
 ``session_end``. Every line carries ``v`` (schema version), ``seq``, ``time`` (UTC) and ``type``.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ class SessionError(ValueError):
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is either absent or whole: temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with open(temporary, "wb") as stream:
         stream.write(data)
         stream.flush()
@@ -52,25 +53,48 @@ class SessionWriter:
         except FileExistsError:
             raise SessionError(f"{folder} already holds a session: choose another output folder") from None
         self._seq = 0
+        self._lines: list[bytes] = []
+        self._images: dict[str, bytes] = {}
 
     def append(self, event_type: str, **fields: Any) -> None:
         """Append one event; it is on disk when this returns."""
+        self.add(event_type, **fields)
+        self.sync()
+
+    def add(self, event_type: str, **fields: Any) -> None:
+        """Queue one event; it is on disk after the next ``sync``."""
         if event_type not in EVENT_TYPES:
             raise ValueError(f"unknown event type {event_type!r}")
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         event = {"v": SCHEMA_VERSION, "seq": self._seq, "time": now, "type": event_type, **fields}
-        self._stream.write(json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        self._lines.append(json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self._seq += 1
+
+    def queue_image(self, digest: str, png: bytes) -> None:
+        """Queue an image whose SHA-256 is known; it is on disk after the next ``sync``, before what names it."""
+        self._images[digest] = png
+
+    def sync(self) -> None:
+        """Put all that was queued on disk. Blocks for as long as the disk takes: call it in a worker thread."""
+        images, lines = self._images, self._lines
+        self._images, self._lines = {}, []
+        for digest, png in images.items():
+            self._keep(digest, png)
+        if lines:
+            self._stream.write(b"".join(lines))
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
 
     def add_image(self, png: bytes) -> str:
         """Store an image once under its SHA-256 and return the digest."""
         digest = hashlib.sha256(png).hexdigest()
+        self._keep(digest, png)
+        return digest
+
+    def _keep(self, digest: str, png: bytes) -> None:
         path = self.folder / "images" / f"{digest}.png"
         if not path.exists():
             write_atomic(path, png)
-        return digest
 
     def close(self) -> None:
         self._stream.close()

@@ -52,10 +52,15 @@ class ModelCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One turn as text, and the model's call that wrote it (None for a policy without a model)."""
+    """One turn as text, and the model's call that wrote it (None for a policy without a model).
+
+    ``key`` names it in a recording; ``replayed``: it comes from there, and what ``call`` says it cost was paid then.
+    """
 
     text: str
     call: ModelCall | None = None
+    key: str = ""
+    replayed: bool = False
 
 
 class Policy(Protocol):
