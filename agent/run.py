@@ -22,15 +22,14 @@ from typing import Any, NoReturn
 import anyio
 from rich.console import Console
 
-from agent.budget import Budget, BudgetError, check_prices
+from agent.budget import BudgetError
 from agent.demo import render_demo_photo
 from agent.episode import Episode
 from agent.loop import run_episode
 from agent.output import result_of, write_run
 from agent.policies import Policy
 from agent.policies.planner import Planner
-from agent.recorded_policy import RecordedPolicy
-from agent.replay import Mode, Recording
+from agent.recording_options import add_recording_options, budget_of, policy_of, recording_of
 from agent.report.render import write_report
 from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
@@ -99,15 +98,7 @@ def parser_of() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds a tool call may take (default 120)",
     )
-    recording = parser.add_mutually_exclusive_group()
-    recording.add_argument(
-        "--record", metavar="DIR", help="keep what every call of a tool or model brought back in DIR"
-    )
-    recording.add_argument("--replay", metavar="DIR", help="take every result from a recording; call nothing")
-    recording.add_argument("--replay-else-live", metavar="DIR", help="the same, but make and keep the calls it lacks")
-    parser.add_argument(
-        "--budget-usd", type=float, metavar="X", help="US dollars that may be spent; stops before the call to pass it"
-    )
+    add_recording_options(parser)
     parser.add_argument("--json", action="store_true", help="print result.json instead of a summary")
     return parser
 
@@ -178,8 +169,6 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
     if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
         raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
-    if options.budget_usd is not None and not (math.isfinite(options.budget_usd) and options.budget_usd >= 0):
-        raise InputError(f"--budget-usd {options.budget_usd} is out of range: choose a number of US dollars from 0 on")
     if options.server and _backends(options):
         raise InputError(f"{_backends(options)[0]} is the built-in server's: leave it or --server out")
     if bool(options.example) != bool(options.example_mask):
@@ -189,6 +178,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
             raise InputError(f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}: name an image file")
     try:
         region = read_roi(options.roi, None if options.demo else Path(options.image))
+        options.recording, options.budget = recording_of(options), budget_of(options)
     except ValueError as error:
         raise InputError(str(error)) from error
     folder = _folder(options)
@@ -257,17 +247,13 @@ async def _episode(
     allow = {path.parent for path in files if path.is_absolute()}
     servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
     policy: Policy = Planner(task)
-    recording = _recording(options)
     handles: dict[int, str] = {}
     error = None
     try:
-        async with Toolbox(servers, options.call_timeout, recording) as toolbox:
-            if recording:
-                policy = RecordedPolicy(policy, recording, toolbox.signatures())
-            if options.budget_usd is not None and not options.replay:
-                check_prices(toolbox.tools, policy)
+        async with Toolbox(servers, options.call_timeout, options.recording) as toolbox:
+            policy = policy_of(policy, toolbox, options, options.recording)
             with SessionWriter(folder / "session") as session:
-                await run_episode(task, policy, toolbox, session, say, episode, Budget(options.budget_usd))
+                await run_episode(task, policy, toolbox, session, say, episode, options.budget)
             handles = {image.index: toolbox.handle_of(image) for image in episode.images}
     except (SessionError, BudgetError) as problem:
         raise InputError(str(problem)) from problem
@@ -276,16 +262,6 @@ async def _episode(
     except anyio.get_cancelled_exc_class():  # Ctrl-C: recorded by the loop; what was made is written all the same
         error = "interrupted"
     return result_of(episode, policy.name, handles, error)
-
-
-def _recording(options: argparse.Namespace) -> Recording | None:
-    """The recording that the options ask for. Raises InputError for a folder that does not exist."""
-    for mode in Mode:
-        if name := getattr(options, mode.value.replace("-", "_")):
-            if mode is not Mode.RECORD and not Path(name).is_dir():
-                raise InputError(f"--{mode.value} {name}: no such folder; make a recording with --record {name}")
-            return Recording(Path(name), mode)
-    return None
 
 
 def _backends(options: argparse.Namespace) -> list[str]:
