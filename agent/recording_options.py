@@ -50,7 +50,8 @@ def budget_of(options: argparse.Namespace) -> Budget:
 def policy_of(policy: Policy, toolbox: Toolbox, options: argparse.Namespace, recording: Recording | None) -> Policy:
     """The policy as the options want it: one that speaks to a model is recorded or replayed where the tools are.
 
-    A policy without a model is worked out anew, as it costs nothing. Raises BudgetError where there is a budget and nobody knows the price of something that may be called.
+    A policy without a model is worked out anew, as it costs nothing. Raises BudgetError where there is a budget and
+    nobody knows the price of something that may be called.
     """
     if recording and policy.describe().get("model"):
         policy = RecordedPolicy(policy, recording, toolbox.signatures())

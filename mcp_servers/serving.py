@@ -1,7 +1,8 @@
 """The MCP surface that the five tools share: strict registration, errors, image results, and the command line.
 
 A tool module offers a ``ToolSpec``; the same specs make one server each or all five together. Sync tool functions
-run in worker threads; those that wait for a service are async.
+compute and run in worker threads, as many at a time as there are cores (more would only fight for them, each with its
+pictures in memory); those that wait for a service are async, and any number of them may wait.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.resources.templates import ResourceSecurity
@@ -43,6 +45,8 @@ IMAGE_ARGUMENT = "an image handle (img_...), the path of a file in an allowed fo
 MAX_BODY = 96 * 2**20
 
 logger = logging.getLogger("mcp_servers")
+
+_CORES: RunVar[anyio.CapacityLimiter] = RunVar("cores")
 
 
 def package_version() -> str:
@@ -99,7 +103,8 @@ def make_tool(
                 raise BackendError(backend.problem, FailureKind.SETUP)
             if inspect.iscoroutinefunction(function):
                 return cast(R, await function(*args, **kwargs))
-            return cast(R, await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs)))
+            work = functools.partial(function, *args, **kwargs)
+            return cast(R, await anyio.to_thread.run_sync(work, limiter=_cores()))
         except ToolInputError as error:
             raise ToolError(str(error)) from error
         except BackendError as error:
@@ -121,6 +126,16 @@ def make_tool(
     model.model_rebuild(force=True)
     tool.parameters["additionalProperties"] = False
     return tool
+
+
+def _cores() -> anyio.CapacityLimiter:
+    """The room for tools that compute, shared by all tools of a server."""
+    try:
+        return _CORES.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
+        _CORES.set(limiter)
+        return limiter
 
 
 def _failure(error: BackendError) -> CallToolResult:

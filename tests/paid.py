@@ -31,6 +31,7 @@ EDIT = call("image_gen", prompt=PROMPT, target_image=1)
 JUDGE = call("quality_eval", anomaly_image=2, item_name="plate", anomaly_type="scratch")
 MASK = call("mask_gen", anomaly_image=2)
 DONE = Turn("done", Answer("success", 2, True, "a scratch"))
+FAILED = Turn("done", Answer("failed", None, False, "given up"))
 
 
 @dataclass(slots=True)

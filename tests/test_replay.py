@@ -100,9 +100,7 @@ def episode(
     return anyio.run(run)
 
 
-def test_a_replayed_run_is_the_recorded_one_to_the_byte_and_starts_no_server(
-    recorded: Recorded, tmp_path: Path
-) -> None:
+def test_a_replayed_run_is_the_recorded_one_to_the_byte_without_a_server(recorded: Recorded, tmp_path: Path) -> None:
     paid = recorded.shop.calls()
     assert paid["image_gen"] >= 1
     out = tmp_path / "b"

@@ -4,7 +4,8 @@ Every call of a tool is one line in FILE, written when the call arrives, and so 
 OPTIONS, comma-separated: ``price:0.04`` (US dollars a call, told in the tool's ``_meta`` and charged),
 ``price:unknown``, ``version:B``, ``wait:2.5`` (seconds that a call takes without using the CPU), ``until:FILE`` (waits
 until the file exists), ``refuse:1`` (declines the first call, which costs all the same), ``limit:1`` (the first call
-fails for too many requests), ``dies`` (the server ends at the first call), ``strict`` (a judge that is never content).
+fails for too many requests), ``dies`` (the server ends at the first call), ``strict`` (a judge that is never content),
+``instant`` (answers without looking: for measuring everything but the tools).
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def paid(spec: ToolSpec, options: dict[str, str], calls: Path) -> ToolSpec:
             facts |= {"max_cost_usd": None if price == "unknown" else float(price)}
             facts |= {"version": options.get("version", facts["version"]), "model": "fake-1"}
             tool.meta = {META_BACKEND: facts}
-            tool.fn = charged(tool.fn)
+            tool.fn = charged(tool.fn, store)
         return tools
 
-    def charged(call: Callable[..., Any]) -> Callable[..., Any]:
+    def charged(call: Callable[..., Any], store: Store) -> Callable[..., Any]:
         async def run(**arguments: Any) -> Any:
             with open(calls, "a", encoding="utf-8") as stream:
                 stream.write(f"{spec.name}\n")
@@ -56,11 +57,28 @@ def paid(spec: ToolSpec, options: dict[str, str], calls: Path) -> ToolSpec:
                 if seen[kind]:
                     seen[kind] -= 1
                     return failure(said, 0.0 if price == "unknown" else float(price))
+            if "instant" in options:
+                return instant(spec.name, arguments, store)
             return with_cost(await call(**arguments), 0.0 if price == "unknown" else float(price), "strict" in options)
 
         return run
 
     return replace(spec, build=build)
+
+
+def instant(tool: str, arguments: dict[str, Any], store: Store) -> CallToolResult:
+    """The least that an agent goes on with: the photo itself as the edited image and as the mask."""
+    handle = store.resolve(arguments.get("target_image") or arguments.get("anomaly_image") or arguments["image"])[0]
+    facts: dict[str, Any] = {"backend": "instant", "cost_usd": 0.0}
+    facts |= {
+        "prompt_gen": {"prompt": "Using the provided image, change only the plate.", "family": "scratch"},
+        "image_gen": {"image": handle, "target_image": handle},
+        "quality_eval": {"score": 9.0, "location_score": 5.0, "quality_score": 4.0, "review": "", "passed": True},
+        "mask_gen": {"found": True, "mask": handle, "area_fraction": 0.01, "boxes": [], "confidence": 1.0, "note": ""},
+    }[tool]
+    text = [TextContent(type="text", text=json.dumps(facts))]
+    structured = facts if tool in ("prompt_gen", "quality_eval") else None
+    return CallToolResult(content=text, structured_content=structured)
 
 
 def failure(kind: str, cost: float) -> CallToolResult:
