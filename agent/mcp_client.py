@@ -116,8 +116,11 @@ class McpTransport:
             await self._stack.aclose()  # a server that died cannot be closed in order
 
     def _client(self, server: Server) -> Client:
+        env = server.env
+        if self._processes > 1:
+            env = {"ANOMALY_AGENT_THREADS": str(max(1, (os.cpu_count() or 1) // self._processes))} | env
         target: Any = server.url or StdioServerParameters(
-            command=server.command[0], args=list(server.command[1:]), env=server.env, cwd=server.cwd
+            command=server.command[0], args=list(server.command[1:]), env=env, cwd=server.cwd
         )
         return Client(target, read_timeout_seconds=max(CONNECT_TIMEOUT, self._timeout))
 

@@ -6,9 +6,9 @@ Runs so many episodes of the built-in planner at once, on photos of side x side 
 of their own; image_gen waits ``--wait`` seconds for each image without using the CPU, as a remote editor would, and
 then draws it. ``--instant``: all tools answer without looking, which leaves the loop's own overhead. Prints JSON:
 ``wall_s``; ``ideal_s``, the larger of the longest chain of waiting (wait x images of the longest episode) and of all
-CPU seconds over the cores; their ratio; ``starved_s``, how long threads were ready and had no core, divided by the cores
-(it tells how busy others kept the machine); and peak memory of all processes together. Starting the servers is not
-measured; sessions are written as always.
+CPU seconds over the cores; their ratio; ``taken_s``, the CPU time that all other processes of the machine took
+meanwhile, over the cores (0 on an idle machine), and ``idle_s``, what nobody took; and the peak memory of all processes
+together. Starting the servers is not measured; sessions are written as always.
 """
 
 from __future__ import annotations
@@ -104,8 +104,10 @@ def summary(options: argparse.Namespace, done: list[Finished], wall: float, watc
         "wall_over_ideal": round(wall / ideal, 3),
         "waiting_chain_s": round(chain, 2),
         "cpu_s": round(watch.cpu_seconds, 2),
+        "cpu_s_of_the_agent": round(watch.own_seconds, 2),
         "cpu_s_over_cores": round(cpu, 2),
-        "starved_s_over_cores": round(watch.starved_seconds / cores, 2),
+        "taken_s_over_cores": round(watch.taken_seconds / cores, 2),
+        "idle_s_over_cores": round(watch.idle_seconds / cores, 2),
         "peak_memory_mb": round(watch.peak_mb),
         "one_after_another_s": round(sum(one.episode.seconds for one in done), 1),
     }

@@ -1,4 +1,4 @@
-"""CPU time, waiting for a core, and memory of this process and of those that it started, from Linux' ``/proc``."""
+"""CPU time and memory of this process and those that it started, beside the whole machine's (from Linux' ``/proc``)."""
 
 from __future__ import annotations
 
@@ -14,33 +14,36 @@ TICK = os.sysconf("SC_CLK_TCK")
 class Watch:
     """A thread that looks at all processes below this one every ``every`` seconds, between ``with`` and its end.
 
-    ``cpu_seconds``: used by all of them together. ``starved_seconds``: how long their threads were ready to run and
-    had no core, because of each other or of what else ran on the machine. ``peak_mb``: the most that all of them held
-    in memory at one time (resident, shared pages counted in each).
+    ``cpu_seconds``: used by all of them together, ``own_seconds``: by this one; ``taken_seconds``: by all other
+    processes of the machine; ``idle_seconds``: by none. ``peak_mb``: the most that they held in memory at one time
+    (resident, shared pages counted in each).
     """
 
     every: float = 0.1
     cpu_seconds: float = 0.0
-    starved_seconds: float = 0.0
+    own_seconds: float = 0.0
+    taken_seconds: float = 0.0
+    idle_seconds: float = 0.0
     peak_mb: float = 0.0
     _cpu: dict[int, float] = field(default_factory=dict)
-    _starved: dict[tuple[int, int], float] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _thread: threading.Thread | None = None
 
     def __enter__(self) -> Watch:
         self._look()
-        before = sum(self._cpu.values()), sum(self._starved.values())
-        self.cpu_seconds, self.starved_seconds = -before[0], -before[1]
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        busy, idle = machine()
+        self.cpu_seconds, self.taken_seconds, self.idle_seconds = -sum(self._cpu.values()), -busy, -idle
+        self.own_seconds = -self._cpu[os.getpid()]
+        threading.Thread(target=self._run, daemon=True).start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._look()
         self._stop.set()
+        self._look()
+        busy, idle = machine()
         self.cpu_seconds += sum(self._cpu.values())
-        self.starved_seconds += sum(self._starved.values())
+        self.own_seconds += self._cpu[os.getpid()]
+        self.taken_seconds += busy - self.cpu_seconds
+        self.idle_seconds += idle
 
     def _run(self) -> None:
         while not self._stop.wait(self.every):
@@ -51,13 +54,17 @@ class Watch:
         for pid in family(os.getpid()):
             try:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                self._cpu[pid] = (int(fields[11]) + int(fields[12])) / TICK
-                resident += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    self._starved[pid, int(task.name)] = int((task / "schedstat").read_text().split()[1]) / 1e9
-            except (OSError, IndexError):
+            except OSError:
                 continue  # it ended just now
+            self._cpu[pid] = (int(fields[11]) + int(fields[12])) / TICK
+            resident += int(fields[21]) * os.sysconf("SC_PAGE_SIZE")
         self.peak_mb = max(self.peak_mb, resident / 2**20)
+
+
+def machine() -> tuple[float, float]:
+    """CPU seconds that all cores together have worked and idled (waiting for disks included) since the start."""
+    user, nice, system, idle, waiting, *others = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *others))) / TICK, (int(idle) + int(waiting)) / TICK
 
 
 def family(pid: int) -> list[int]:

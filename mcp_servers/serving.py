@@ -1,8 +1,7 @@
 """The MCP surface that the five tools share: strict registration, errors, image results, and the command line.
 
 A tool module offers a ``ToolSpec``; the same specs make one server each or all five together. Sync tool functions
-compute and run in worker threads, as many at a time as there are cores (more would only fight for them, each with its
-pictures in memory); those that wait for a service are async, and any number of them may wait.
+compute and run in a few worker threads (threads.py); those that wait for a service are async, and any number may wait.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import anyio.to_thread
-from anyio.lowlevel import RunVar
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.resources.templates import ResourceSecurity
@@ -37,6 +35,7 @@ from mcp_servers.backends import META_FAILURE, BackendChoice, BackendFacts, Choi
 from mcp_servers.errors import BackendError, FailureKind, ToolInputError
 from mcp_servers.images import ImageError
 from mcp_servers.store import Store, default_home
+from mcp_servers.threads import room, thread_count
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,8 +44,6 @@ IMAGE_ARGUMENT = "an image handle (img_...), the path of a file in an allowed fo
 MAX_BODY = 96 * 2**20
 
 logger = logging.getLogger("mcp_servers")
-
-_CORES: RunVar[anyio.CapacityLimiter] = RunVar("cores")
 
 
 def package_version() -> str:
@@ -104,7 +101,7 @@ def make_tool(
             if inspect.iscoroutinefunction(function):
                 return cast(R, await function(*args, **kwargs))
             work = functools.partial(function, *args, **kwargs)
-            return cast(R, await anyio.to_thread.run_sync(work, limiter=_cores()))
+            return cast(R, await anyio.to_thread.run_sync(work, limiter=room()))
         except ToolInputError as error:
             raise ToolError(str(error)) from error
         except BackendError as error:
@@ -126,16 +123,6 @@ def make_tool(
     model.model_rebuild(force=True)
     tool.parameters["additionalProperties"] = False
     return tool
-
-
-def _cores() -> anyio.CapacityLimiter:
-    """The room for tools that compute, shared by all tools of a server."""
-    try:
-        return _CORES.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
-        _CORES.set(limiter)
-        return limiter
 
 
 def _failure(error: BackendError) -> CallToolResult:
@@ -243,6 +230,7 @@ def main(name: str, specs: Sequence[ToolSpec], instructions: str, argv: Sequence
     try:
         store = store_from(options.allow, dict(os.environ))
         choices = read_choices(options, specs, os.environ)
+        thread_count()  # says now what is wrong with it
     except ToolInputError as error:
         parser.error(str(error))
     level: Literal["INFO", "WARNING"] = "INFO" if options.http else "WARNING"

@@ -69,12 +69,18 @@ def paid(spec: ToolSpec, options: dict[str, str], calls: Path) -> ToolSpec:
 def instant(tool: str, arguments: dict[str, Any], store: Store) -> CallToolResult:
     """The least that an agent goes on with: the photo itself as the edited image and as the mask."""
     handle = store.resolve(arguments.get("target_image") or arguments.get("anomaly_image") or arguments["image"])[0]
-    facts: dict[str, Any] = {"backend": "instant", "cost_usd": 0.0}
+    facts: dict[str, Any] = {"backend": "instant", "cost_usd": 0.0, "note": ""}
+    facts |= {name: value for name, value in arguments.items() if isinstance(value, str | float)}
     facts |= {
-        "prompt_gen": {"prompt": "Using the provided image, change only the plate.", "family": "scratch"},
+        "prompt_gen": {
+            "prompt": "Using the provided image, change it.",
+            "family": "scratch",
+            "known": True,
+        },
         "image_gen": {"image": handle, "target_image": handle},
-        "quality_eval": {"score": 9.0, "location_score": 5.0, "quality_score": 4.0, "review": "", "passed": True},
-        "mask_gen": {"found": True, "mask": handle, "area_fraction": 0.01, "boxes": [], "confidence": 1.0, "note": ""},
+        "quality_eval": {"score": 9.0, "location_score": 5.0, "quality_score": 4.0, "review": "", "passed": True}
+        | {"measurements": {}},
+        "mask_gen": {"found": True, "mask": handle, "area_fraction": 0.01, "boxes": [], "confidence": 1.0},
     }[tool]
     text = [TextContent(type="text", text=json.dumps(facts))]
     structured = facts if tool in ("prompt_gen", "quality_eval") else None
