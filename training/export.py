@@ -181,7 +181,8 @@ content parts, `images` the pictures in the order of the image parts. Load it wi
 |---|---|{"---|" * len(KINDS)}---|
 {kinds}
 
-- Sessions read: {facts["sessions_read"]}; photos: {facts["photos"]}; constructed from real defects: {facts["constructed"]}
+- Sessions read: {facts["sessions_read"]}; photos: {facts["photos"]}
+- Constructed from real defects: {facts["constructed"]}
 - Policies: {policies}
 - Examples added to (or taken from) training for balance: {facts["balance"]}; seed {facts["seed"]}
 - Splits share no photo

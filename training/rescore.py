@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -176,20 +177,23 @@ def _report(results: Sequence[Scored], config: RewardConfig) -> dict[str, Any]:
 
 
 def _print(results: Sequence[Scored], config: RewardConfig) -> None:
-    table = Table(title=f"Rewards by {SCORER} {SCORER_VERSION}, configuration {config.hash}", title_justify="left")
+    title = f"Rewards by {SCORER} {SCORER_VERSION}, configuration {config.hash}, judge {results[0].judge}"
+    table = Table(title=title, title_justify="left")
     table.add_column("session", overflow="fold")
-    for name in ("status", "stopped", "judge"):
+    for name in ("status", "stopped"):
         table.add_column(name)
     shown = {"task": "R_task", "reflection.paper": "R_ref paper", "reflection.running_max": "R_ref max",
              "behaviour": "R_beh", "total": "R"}  # fmt: skip
-    for title in shown.values():
-        table.add_column(title, justify="right")
+    for heading in shown.values():
+        table.add_column(heading, justify="right")
     table.add_column("notes", overflow="fold")
+    common = os.path.commonpath([Path(result.session).absolute().parent for result in results])
     for result in results:
         notes = [*result.flags, *(f"image {n}: {why}" for n, why in result.unjudged.items())]
         notes += [f"excluded: {result.excluded}"] * bool(result.excluded) + [result.problem] * bool(result.problem)
         figures = [f"{result.rewards[name]:.3f}" if name in result.rewards else "" for name in shown]
-        table.add_row(result.session, result.status, result.stop_reason, result.judge, *figures, "; ".join(notes))
+        name = os.path.relpath(result.session, common)
+        table.add_row(name, result.status, result.stop_reason, *figures, "; ".join(notes))
     console = Console(markup=False, highlight=False)
     console.print(table)
     report = _report(results, config)
