@@ -154,6 +154,20 @@ def test_what_an_interrupted_append_left_is_cut_off_by_the_next_one(
     assert rescore(capsys, samples["single"])["single"]["status"] == "kept"
 
 
+def test_a_log_that_cannot_be_written_is_reported_and_the_others_are_scored(
+    samples: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, event_type: str, events: Any) -> None:
+        if folder.name == "single":
+            raise OSError(28, "No space left on device")
+        append_events(folder, event_type, events)
+
+    monkeypatch.setattr("training.rescore.append_events", full)
+    found = rescore(capsys, samples["single"], samples["triple"], code=1)
+    assert "No space left on device" in found["single"]["problem"]
+    assert found["triple"]["status"] == "appended"
+
+
 def test_only_rewards_follow_the_end_of_a_session_and_only_after_an_end(samples: dict[str, Path]) -> None:
     with pytest.raises(ValueError, match="may not follow the end"):
         append_events(samples["single"], "message", [{"role": "user"}])

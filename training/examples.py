@@ -98,8 +98,8 @@ def example_of(session: Session, rewards: RewardConfig, side: int) -> Example:
     if trace.unusable > int((session.end or {}).get("repairs") or 0):
         raise DataError(f"{where}: {_unreadable(session)}: the log was edited or damaged, leave this session out")
     messages, pictures = _conversation(session, trace)
-    if not pictures or not any(message["role"] == "assistant" for message in messages):
-        raise DataError(f"{where}: the log holds no conversation about a photo: leave this session out")
+    if not pictures:
+        raise DataError(f"{where}: the conversation shows no photo: leave this session out")
     start, task = session.start, dict(session.start.get("task") or {})
     totals = logged_totals(session, rewards.hash)
     constructed = start.get("constructed")

@@ -84,9 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ToolboxError as error:
         print(f"error: {error}; what was scored before it is kept", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"error: a reward cannot be appended ({error}): make the session's folder writable", file=sys.stderr)
-        return 1
     if options.json:
         print(json.dumps(_report(results, config), indent=2, ensure_ascii=False))
     else:
@@ -117,14 +114,14 @@ async def _one(folder: Path, config: RewardConfig, options: argparse.Namespace, 
             return result
         if not options.force and _kept(session, config, result):
             return result
-        verdicts = await rejudge(session, toolbox) if toolbox else None
+        score(session, config, result, await rejudge(session, toolbox) if toolbox else None)
+        if not options.dry_run:
+            append_events(folder, "reward", reward_events(result, config))
+            result.status = "appended"
     except SessionError as error:
         result.problem = str(error)
-        return result
-    score(session, config, result, verdicts)
-    if not options.dry_run:
-        append_events(folder, "reward", reward_events(result, config))
-        result.status = "appended"
+    except OSError as error:
+        result.status, result.problem = "damaged", f"the reward cannot be appended ({error}): make the log writable"
     return result
 
 
