@@ -20,6 +20,7 @@ from agent.session import LOG_NAME, append_events, read_session
 from tests.episodes import record_samples, trace
 from training.data import Selection, main, read_examples
 from training.examples import DataError, Example, kind_of
+from training.export import to_dataset, trainer_messages
 from training.reward_config import RewardConfig
 from training.rewards import SCORER, SCORER_VERSION, reward
 from training.split import cap, resample, split
@@ -304,7 +305,7 @@ def test_a_data_set_comes_back_with_the_same_messages_and_the_same_pictures(
         rows = loaded[name].cast_column("images", datasets.List(datasets.Image(decode=False)))
         assert facts["examples"][name] == len(side) == len(rows)
         for row, example in zip(rows, side, strict=True):
-            assert row["messages"] == list(example.messages)
+            assert row["messages"] == trainer_messages(example)
             digests = [hashlib.sha256(image["bytes"]).hexdigest() for image in row["images"]]
             assert digests == [hashlib.sha256(png).hexdigest() for png in example.images]
             assert (row["kind"], row["kr"], row["score"]) == (example.kind, example.kr, example.score)
@@ -313,6 +314,20 @@ def test_a_data_set_comes_back_with_the_same_messages_and_the_same_pictures(
     assert facts["protocol_hashes"][0] in card
     assert "- refusals: yes" in card
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_trl_finds_a_place_for_every_picture_of_a_row(recorded: dict[str, Path]) -> None:
+    from trl.data_utils import is_conversational, prepare_multimodal_messages
+
+    (example,) = read_examples([recorded["triple"]])
+    row = to_dataset([example])[0]
+    assert is_conversational({"messages": row["messages"]})
+    filled = prepare_multimodal_messages(row["messages"], images=row["images"])
+    parts = [part for message in filled for part in message["content"] if part["type"] == "image"]
+    assert [part["image"] for part in parts] == row["images"]
+    observed = [message["content"] for message in filled if "[Tool Response from image_gen]" in str(message["content"])]
+    assert [[part["type"] for part in content] for content in observed] == [["text", "image"]] * 3
+    assert {message["role"] for message in filled} == {"system", "user", "assistant"}
 
 
 def test_the_command_counts_what_it_took_and_what_it_left_out(

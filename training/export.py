@@ -26,6 +26,9 @@ FACTS = (
     "original_sha256", "protocol_hash", "repairs", "refusals",
 )  # fmt: skip
 """Columns beside messages, images, item_name and anomaly_type."""
+OBSERVATION_ROLE = "user"
+"""Role of a tool's observation in a data set: as the agent sends it to a model, and since TRL fills no image into a
+message of the role "tool". The project's chat template renders both alike."""
 
 
 def to_dataset(examples: Sequence[Example], cache: Path | None = None) -> datasets.Dataset:
@@ -64,10 +67,15 @@ def to_dataset(examples: Sequence[Example], cache: Path | None = None) -> datase
         )
 
 
+def trainer_messages(example: Example) -> list[dict[str, Any]]:
+    """An example's messages with the roles that trainers know what to do with: system, user and assistant."""
+    return [{**m, "role": OBSERVATION_ROLE} if m["role"] == "tool" else m for m in example.messages]
+
+
 def _rows(examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
     for example in examples:
         yield {
-            "messages": list(example.messages),
+            "messages": trainer_messages(example),
             "images": [{"bytes": png, "path": None} for png in example.images],
             "item_name": str(example.task.get("item_name", "")),
             "anomaly_type": str(example.task.get("anomaly_type", "")),
