@@ -192,6 +192,7 @@ def test_another_judge_scores_the_recorded_images_over_mcp(
         assert other[name]["status"] == "appended"
         assert other[name]["judge"].startswith("local ")
         assert other[name]["rewards"] == pytest.approx(own[name]["rewards"])  # the very judge of the recording
+    assert other[""]["mean_task"] == pytest.approx(other[""]["mean_recorded_task"])
     next((samples["refused"] / "images").iterdir()).unlink()
     again = rescore(capsys, samples["single"], samples["refused"], "--judge", "local", code=1)
     assert again["single"]["status"] == "kept"

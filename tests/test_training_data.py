@@ -222,6 +222,9 @@ def test_a_picture_that_changes_after_reading_is_noticed_when_it_is_used(samples
     _swap_image(samples["single"])
     with pytest.raises(DataError, match="not the one recorded"):
         _ = example.images
+    pytest.importorskip("datasets", reason="a data set needs datasets: pip install 'anomaly-agent[train]'")
+    with pytest.raises(DataError, match=r"cannot be written: .*not the one recorded"):
+        to_dataset([example])
 
 
 def test_places_may_be_globs_run_folders_and_collections_and_count_once(samples: dict[str, Path]) -> None:
@@ -261,10 +264,10 @@ def test_no_photo_is_on_both_sides_of_a_split(recorded: dict[str, Path]) -> None
 
 def test_constructed_sessions_of_one_real_photo_stay_together(samples: dict[str, Path]) -> None:
     for name in ("single", "triple"):
-        edit(samples[name], start(constructed={"source": "plate/test/scratch/003.png"}))
+        edit(samples[name], start(constructed={"source": f"plate/{name}.png", "photograph": "plate 3"}))
     examples = read_examples([samples["single"], samples["triple"], samples["refused"]], ALL)
     assert [example.constructed for example in examples] == [False, True, True]
-    assert examples[1].sources & examples[2].sources == {"plate/test/scratch/003.png"}
+    assert examples[1].sources & examples[2].sources == {"plate 3"}
     with pytest.raises(DataError, match="one photo"):  # refused shares its photo with triple, triple its source
         split(examples, 0.5)
 
@@ -288,8 +291,7 @@ def test_balance_caps_or_repeats_types_and_is_repeatable(recorded: dict[str, Pat
 def test_a_data_set_comes_back_with_the_same_messages_and_the_same_pictures(
     recorded: dict[str, Path], tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import datasets
-
+    datasets = pytest.importorskip("datasets", reason="a data set needs datasets: pip install 'anomaly-agent[train]'")
     out = tmp_path / "set"
     places = [str(recorded[name]) for name in ("single", "triple", "refused")]
     options = ["--out", str(out), "--format", form, "--allow-refusals", "--validation", "0.3", "--json"]
@@ -317,12 +319,11 @@ def test_a_data_set_comes_back_with_the_same_messages_and_the_same_pictures(
 
 
 def test_trl_finds_a_place_for_every_picture_of_a_row(recorded: dict[str, Path]) -> None:
-    from trl.data_utils import is_conversational, prepare_multimodal_messages
-
+    utils = pytest.importorskip("trl.data_utils", reason="needs trl: pip install 'anomaly-agent[train]'")
     (example,) = read_examples([recorded["triple"]])
     row = to_dataset([example])[0]
-    assert is_conversational({"messages": row["messages"]})
-    filled = prepare_multimodal_messages(row["messages"], images=row["images"])
+    assert utils.is_conversational({"messages": row["messages"]})
+    filled = utils.prepare_multimodal_messages(row["messages"], images=row["images"])
     parts = [part for message in filled for part in message["content"] if part["type"] == "image"]
     assert [part["image"] for part in parts] == row["images"]
     observed = [message["content"] for message in filled if "[Tool Response from image_gen]" in str(message["content"])]
@@ -354,6 +355,8 @@ def test_the_command_counts_what_it_took_and_what_it_left_out(
 def test_unusable_options_are_one_line_that_names_the_cure(
     recorded: dict[str, Path], tmp_path: Path, options: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "--out" in options:
+        pytest.importorskip("datasets", reason="a data set needs datasets: pip install 'anomaly-agent[train]'")
     given = [option.format(out=tmp_path / "out", full=recorded["single"]) for option in options]
     assert main([str(recorded["single"]), str(recorded["triple"]), *given]) == 2
     told = capsys.readouterr().err.strip().splitlines()

@@ -181,11 +181,9 @@ def _unreadable(session: Session) -> str:
 
 
 def _sources(constructed: Any) -> set[str]:
-    """Fingerprints of the real photo that a constructed session was made from."""
-    source = constructed.get("source") if isinstance(constructed, dict) else None
-    if isinstance(source, dict):
-        source = source.get("sha256") or source.get("image")
-    return {str(source)} if source else set()
+    """The real defect that a constructed session was made from, and the photograph that its image was cut from."""
+    told = constructed if isinstance(constructed, dict) else {}
+    return {str(told[name]) for name in ("source", "photograph") if told.get(name)}
 
 
 def _path(session: Session, entry: dict[str, Any]) -> Path:

@@ -57,14 +57,17 @@ def to_dataset(examples: Sequence[Example], cache: Path | None = None) -> datase
         }
     )
     with tempfile.TemporaryDirectory(prefix="examples-") as scratch:
-        return datasets.Dataset.from_generator(
-            _rows,
-            features=features,
-            gen_kwargs={"examples": list(examples)},
-            cache_dir=str(cache or scratch),
-            keep_in_memory=cache is None,
-            writer_batch_size=16,
-        )
+        try:
+            return datasets.Dataset.from_generator(
+                _rows,
+                features=features,
+                gen_kwargs={"examples": list(examples)},
+                cache_dir=str(cache or scratch),
+                keep_in_memory=cache is None,
+                writer_batch_size=16,
+            )
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise DataError(f"the data set cannot be written: {error.__cause__ or error}") from error
 
 
 def trainer_messages(example: Example) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ RECORDED = "recorded"
 @dataclass(slots=True)
 class Scored:
     """What became of one session. ``status``: appended, kept (was there already), scored (--dry-run), incomplete, or
-    damaged; ``problem`` says what is wrong in the last two."""
+    damaged; ``problem`` says what is wrong in the last two. ``recorded_task``: R_task by the session's own judge."""
 
     session: str
     status: str
@@ -44,6 +44,7 @@ class Scored:
     stop_reason: str = ""
     judge: str = ""
     rewards: dict[str, float] = field(default_factory=dict)
+    recorded_task: float | None = None
     flags: Sequence[str] = ()
     excluded: str = ""
     unjudged: dict[int, str] = field(default_factory=dict)
@@ -112,6 +113,7 @@ async def _one(folder: Path, config: RewardConfig, options: argparse.Namespace, 
                 ", its last line is torn" * session.torn
             )
             return result
+        result.recorded_task = reward(read_trace(session), config).components["task"]
         if not options.force and _kept(session, config, result):
             return result
         score(session, config, result, await rejudge(session, toolbox) if toolbox else None)
@@ -160,17 +162,23 @@ def _kept(session: Session, config: RewardConfig, result: Scored) -> bool:
 
 
 def _report(results: Sequence[Scored], config: RewardConfig) -> dict[str, Any]:
-    totals = [r.rewards["total"] for r in results if r.rewards and not r.excluded]
+    learnable = [result for result in results if result.rewards and not result.excluded]
     return {
         "scorer": SCORER,
         "scorer_version": SCORER_VERSION,
         "config": asdict(config),
         "config_hash": config.hash,
         "sessions": [asdict(result) for result in results],
-        "learnable": len(totals),
-        "mean_total": sum(totals) / len(totals) if totals else None,
+        "learnable": len(learnable),
+        "mean_total": _mean([result.rewards["total"] for result in learnable]),
+        "mean_task": _mean([result.rewards["task"] for result in learnable]),
+        "mean_recorded_task": _mean([result.recorded_task or 0.0 for result in learnable]),
         "cost_usd": sum(result.cost_usd for result in results),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def _print(results: Sequence[Scored], config: RewardConfig) -> None:
@@ -196,7 +204,9 @@ def _print(results: Sequence[Scored], config: RewardConfig) -> None:
     report = _report(results, config)
     if report["mean_total"] is not None:
         console.print(f"mean R of {report['learnable']} sessions that may be learned from: {report['mean_total']:.3f}")
-    if report["cost_usd"]:
+    if results[0].judge != RECORDED and report["mean_task"] is not None:
+        own, other = report["mean_recorded_task"], report["mean_task"]
+        console.print(f"mean R_task: {own:.3f} by the judges of the recording, {other:.3f} by this one")
         console.print(f"judging again cost ${report['cost_usd']:.4f}")
 
 
