@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -183,16 +184,20 @@ def test_only_rewards_follow_the_end_of_a_session_and_only_after_an_end(samples:
     assert (samples["triple"] / LOG_NAME).read_bytes() == before
 
 
-def test_another_judge_scores_the_recorded_images_over_mcp(
+def test_another_judge_scores_the_recorded_images_over_mcp_and_shows_flattery(
     samples: dict[str, Path], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = rescore(capsys, samples["single"], samples["triple"])
+    log = samples["triple"] / LOG_NAME
+    log.write_text(re.sub(r'"payload": {"score": [\d.]+', '"payload": {"score": 10.0', log.read_text()))
     other = rescore(capsys, samples["single"], samples["triple"], "--judge", "local")
     for name in ("single", "triple"):
         assert other[name]["status"] == "appended"
         assert other[name]["judge"].startswith("local ")
-        assert other[name]["rewards"] == pytest.approx(own[name]["rewards"])  # the very judge of the recording
-    assert other[""]["mean_task"] == pytest.approx(other[""]["mean_recorded_task"])
+        for component in ("task", "reflection", "reflection.paper"):  # the judge that recorded them, before the edit
+            assert other[name]["rewards"][component] == pytest.approx(own[name]["rewards"][component])
+    assert other["triple"]["recorded_task"] == 1.0
+    assert other[""]["mean_task"] < other[""]["mean_recorded_task"]
     next((samples["refused"] / "images").iterdir()).unlink()
     again = rescore(capsys, samples["single"], samples["refused"], "--judge", "local", code=1)
     assert again["single"]["status"] == "kept"
