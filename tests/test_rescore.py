@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from agent.session import LOG_NAME, SessionError, append_events, read_session
 from tests.episodes import record_samples
+from tests.recorded_session import png
 from training.rescore import main
 from training.trace import read_trace
 
@@ -199,7 +201,18 @@ def test_another_judge_scores_the_recorded_images_over_mcp_and_shows_flattery(
     assert other["triple"]["recorded_task"] == 1.0
     assert other[""]["mean_task"] < other[""]["mean_recorded_task"]
     next((samples["refused"] / "images").iterdir()).unlink()
-    again = rescore(capsys, samples["single"], samples["refused"], "--judge", "local", code=1)
+    tiny = png((16, 16))
+    digest = hashlib.sha256(tiny).hexdigest()
+    (samples["repaired"] / "images" / f"{digest}.png").write_bytes(tiny)
+    log = samples["repaired"] / LOG_NAME
+    before = log.read_text()
+    made = next(e for e in read_session(samples["repaired"]).of_type("tool_result") if e["tool"] == "image_gen")
+    log.write_text(before.replace(made["images"][0]["sha256"], digest))
+    places = [samples[name] for name in ("single", "refused", "repaired")]
+    again = rescore(capsys, *places, "--judge", "local", code=1)
+    assert again["repaired"]["status"] == "unjudged"
+    assert "image 2: " in again["repaired"]["problem"]
+    assert read_session(samples["repaired"]).of_type("reward") == []
     assert again["single"]["status"] == "kept"
     assert "cannot be read" in again["refused"]["problem"]
 

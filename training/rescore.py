@@ -35,8 +35,9 @@ RECORDED = "recorded"
 
 @dataclass(slots=True)
 class Scored:
-    """What became of one session. ``status``: appended, kept (was there already), scored (--dry-run), incomplete, or
-    damaged; ``problem`` says what is wrong in the last two. ``recorded_task``: R_task by the session's own judge."""
+    """What became of one session. ``status``: appended, kept (was there already), scored (--dry-run), incomplete,
+    unjudged (the other judge refused an image, so nothing is appended: run again), or damaged; ``problem`` says what is
+    wrong in the last three. ``recorded_task``: R_task by the session's own judge."""
 
     session: str
     status: str
@@ -47,7 +48,6 @@ class Scored:
     recorded_task: float | None = None
     flags: Sequence[str] = ()
     excluded: str = ""
-    unjudged: dict[int, str] = field(default_factory=dict)
     cost_usd: float = 0.0
     problem: str = ""
 
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(_report(results, config), indent=2, ensure_ascii=False))
     else:
         _print(results, config)
-    return 1 if any(result.status == "damaged" for result in results) else 0
+    return 1 if any(result.status in ("damaged", "unjudged") for result in results) else 0
 
 
 async def _rescore(folders: Sequence[Path], config: RewardConfig, options: argparse.Namespace) -> list[Scored]:
@@ -109,19 +109,24 @@ async def _one(folder: Path, config: RewardConfig, options: argparse.Namespace, 
         result.session_id = str(session.start.get("session_id", ""))
         if not session.complete:
             result.status = "incomplete"
-            result.problem = "it has no end: still being recorded, or cut short" + (
-                ", its last line is torn" * session.torn
-            )
+            torn = ", its last line is torn" if session.torn else ""
+            result.problem = f"it has no end: still being recorded, or cut short{torn}"
             return result
         result.recorded_task = reward(read_trace(session), config).components["task"]
         if not options.force and _kept(session, config, result):
             return result
-        score(session, config, result, await rejudge(session, toolbox) if toolbox else None)
+        verdicts = await rejudge(session, toolbox) if toolbox else None
+        result.cost_usd = verdicts.cost_usd if verdicts else 0.0
+        if verdicts and verdicts.refused:
+            result.status = "unjudged"
+            result.problem = "; ".join(f"image {number}: {why}" for number, why in verdicts.refused.items())
+            return result
+        score(session, config, result, verdicts)
         if not options.dry_run:
             append_events(folder, "reward", reward_events(result, config))
             result.status = "appended"
     except SessionError as error:
-        result.problem = str(error)
+        result.status, result.problem = "damaged", str(error)
     except OSError as error:
         result.status, result.problem = "damaged", f"the reward cannot be appended ({error}): make the log writable"
     return result
@@ -132,8 +137,6 @@ def score(session: Session, config: RewardConfig, result: Scored, verdicts: Verd
     rewards: Rewards = reward(read_trace(session), config, verdicts.scores if verdicts else None)
     result.status, result.stop_reason = "scored", str((session.end or {}).get("stop_reason"))
     result.rewards, result.flags, result.excluded = rewards.logged, rewards.flags, rewards.excluded
-    if verdicts:
-        result.unjudged, result.cost_usd = verdicts.refused, verdicts.cost_usd
 
 
 def reward_events(result: Scored, config: RewardConfig) -> list[dict[str, Any]]:
@@ -194,7 +197,7 @@ def _print(results: Sequence[Scored], config: RewardConfig) -> None:
     table.add_column("notes", overflow="fold")
     common = os.path.commonpath([Path(result.session).absolute().parent for result in results])
     for result in results:
-        notes = [*result.flags, *(f"image {n}: {why}" for n, why in result.unjudged.items())]
+        notes = list(result.flags)
         notes += [f"excluded: {result.excluded}"] * bool(result.excluded) + [result.problem] * bool(result.problem)
         figures = [f"{result.rewards[name]:.3f}" if name in result.rewards else "" for name in shown]
         name = os.path.relpath(result.session, common)
