@@ -117,6 +117,7 @@ def test_knowledge_is_rewarded_only_after_a_low_score(steps: str, times: int) ->
         (SINGLE, "format", 1),
         ("PG ?? IG QE=8 MG success", "format", 0),
         (SINGLE, "length", 0),
+        ("failed:none-", "length", 0),  # giving up early earns nothing
         (TRIPLE, "length", -5 * 0.05),
         ("PG ?? IG QE=8 MG success", "length", -0.05),  # an unusable turn is a turn
         ("PG~ IG QE~=8 MG success", "wrong_type", -0.5),
@@ -135,6 +136,7 @@ def test_knowledge_is_rewarded_only_after_a_low_score(steps: str, times: int) ->
         ("PG IG QE=8 failed-", "contradiction", -0.5),
         ("PG IG QE=8 MG success-", "contradiction", -0.5),
         ("PG IG QE=8 MG splendid", "contradiction", -0.5),
+        ("PG IG QE=5 MG=none below_threshold-", "contradiction", -0.5),
         ("failed:none-", "contradiction", 0),
     ],
 )

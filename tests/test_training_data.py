@@ -256,6 +256,7 @@ def test_no_photo_is_on_both_sides_of_a_split(recorded: dict[str, Path]) -> None
     assert split([*examples, linked], 0.25, seed=3) == (train, validation)
     assert split(examples, 0.0) == (examples, [])
     assert any(split(examples, 0.25, seed)[1] != validation for seed in range(4))
+    assert [len(side) for side in split(variants(one, "ss", "ab"), 0.99)] == [1, 1]
     with pytest.raises(DataError, match="one photo"):
         split([one], 0.2)
     with pytest.raises(DataError, match="out of range"):
