@@ -120,7 +120,7 @@ def said_of(seen: Comparison, affine: Affine, photo: Image) -> list[str]:
 
 def unit(photo: Image) -> float:
     """Scale of the widths in this module for a photo."""
-    return max(1.0, max(photo.shape[:2]) / UNIT)
+    return max(1.0, float(max(photo.shape[:2])) / UNIT)
 
 
 def distance(mask: Mask) -> Field:
