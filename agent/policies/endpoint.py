@@ -16,7 +16,7 @@ import openai
 
 from agent.policies import PolicyError
 from agent.policies.completion import Completion
-from agent.policies.failures import describe, field_not_taken, is_auth, may_pass, no_such_model, overflows
+from agent.policies.failures import describe, field_not_taken, may_pass, no_such_model, overflows
 from agent.policies.sampling import RETRIES, TIMEOUT
 
 CONNECT_TIMEOUT = 15.0
@@ -59,13 +59,15 @@ class Endpoint:
         if client is not None:
             await client.close()
 
-    async def models(self) -> list[str]:
-        """The names of the server's models. Raises PolicyError."""
+    async def models(self) -> list[str] | None:
+        """The names of the server's models, None where it keeps no list. Raises PolicyError."""
         try:
             with anyio.fail_after(self._timeout):
                 page = await self.client.models.list()
         except TimeoutError as error:
             raise PolicyError(self._slow()) from error
+        except openai.NotFoundError:
+            return None
         except openai.APIError as error:
             raise PolicyError(describe(error, self.base_url, self._scrub, self._tries(error))) from error
         except ValueError as error:
@@ -171,11 +173,9 @@ class Endpoint:
         if isinstance(error, openai.NotFoundError):
             try:
                 models = await self.models()
-            except PolicyError:
-                models = None
+            except PolicyError as other:
+                return other
             return PolicyError(no_such_model(self.model, self.base_url, models))
-        if is_auth(error) and not self._key:
-            return PolicyError(f"the policy server {self.base_url} asks for a key: set ANOMALY_AGENT_POLICY_API_KEY")
         return PolicyError(describe(error, self.base_url, self._scrub, self._tries(error)))
 
     def _tries(self, error: openai.APIError) -> int:

@@ -52,16 +52,12 @@ def may_pass(error: openai.APIError) -> bool:
     return isinstance(error, openai.APIConnectionError)
 
 
-def is_auth(error: openai.APIError) -> bool:
-    return isinstance(error, openai.APIStatusError) and error.status_code in (401, 403)
-
-
 def describe(error: openai.APIError, url: str, scrub: Callable[[str], str], attempts: int) -> str:
     """The failure in one line with its cure; a missing model is described by ``no_such_model``."""
     words, server = scrub(server_words(error)), f"the policy server {url}"
     if isinstance(error, openai.APIStatusError):
         status = error.status_code
-        if is_auth(error):
+        if status in (401, 403):
             return f"{server} does not accept the key: set ANOMALY_AGENT_POLICY_API_KEY or OPENAI_API_KEY"
         if status == 429:
             return f"{server} is over its limit, asked {attempts} times ({words}): wait, or raise the account's quota"
