@@ -18,6 +18,8 @@ GENERATION_PROMPT = "<|im_start|>assistant\n"
 """What stands before every turn that the model writes."""
 END_OF_TURN = "<|im_end|>"
 """The token that ends a turn; the model writes it, and it carries loss."""
+END_OF_TEXT = "<|endoftext|>"
+"""Qwen's other token that ends generation; it also pads."""
 
 
 def chat_template() -> str:

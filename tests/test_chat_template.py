@@ -177,6 +177,12 @@ def test_an_observation_is_a_user_turn_with_its_text_as_it_is_and_its_image_behi
     )
 
 
+def test_a_clients_order_of_text_and_images_makes_no_difference() -> None:
+    text, image = {"type": "text", "text": "Image 1 shows a bolt."}, {"type": "image"}
+    render = tiny_processor().apply_chat_template
+    assert render([{"role": "user", "content": [image, text]}]) == render([{"role": "user", "content": [text, image]}])
+
+
 # Qwen3-VL's own limits: an image has at least 256 x 256 pixels, so small ones are enlarged.
 @pytest.mark.parametrize(
     ("size", "tokens"),

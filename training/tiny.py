@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.chat_template import END_OF_TURN, chat_template
+from agent.chat_template import END_OF_TEXT, END_OF_TURN, chat_template
 from agent.protocol import SYSTEM, user_prompt
 from agent.task import Task
-from training.compat import without_video, write_video_config
+from training.compat import without_video
+from training.handover import write_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3VLConfig
 
-END_OF_TEXT = "<|endoftext|>"
 CONTROL_TOKENS = (
     END_OF_TEXT, "<|im_start|>", END_OF_TURN, "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
@@ -78,12 +78,7 @@ def make_tiny(folder: Path, corpus: Iterable[str] = (), size: TinySize = SIZES["
     processor = Qwen3VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=chat_template())
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(tiny_config(tokenizer, size))
-    model.generation_config.eos_token_id = tokenizer.convert_tokens_to_ids([END_OF_TURN, END_OF_TEXT])
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    write_video_config(folder, PATCH, MERGE, TEMPORAL)
+    write_folder(model, processor, folder)
     return folder
 
 
