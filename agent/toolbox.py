@@ -167,6 +167,11 @@ class Toolbox:
         """The five tools as the model sees them: function signatures with image numbers."""
         return [_signature(self._schemas[name]) for name in FIVE_TOOLS]
 
+    def backend(self, tool: str) -> dict[str, Any]:
+        """What a tool's server tells of its backend (name, model, version); empty where it tells nothing."""
+        told = (self._schemas[tool].meta or {}).get(META_BACKEND)
+        return dict(told) if isinstance(told, dict) else {}
+
     async def open_photo(self, path: str) -> ImageRef:
         """Image 1: the task's photo as the tools see it. Raises ToolboxError where it cannot be used."""
         png = await self._read(f"photo://{quote(path, safe='')}")
