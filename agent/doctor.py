@@ -91,12 +91,10 @@ async def examine(options: argparse.Namespace, policies: Policies, found: Callab
                 speaks = await check_sight(policies, found)
             photo = Path(folder) / "flange.png"
             render_demo_photo(256).save(photo)
-            if not await check_backends(options, photo.parent, found):
+            if not await check_tools(options, policies if speaks else None, photo, found):
                 found(Check("tool call", "skip", "the tools are not ready"))
             elif not speaks:
                 found(Check("tool call", "skip", "the policy's server is not ready"))
-            else:
-                await check_call(options, policies, photo, found)
 
 
 async def check_server(policies: Policies, found: Callable[[Check], None]) -> bool:
@@ -151,16 +149,24 @@ def _named(words: str) -> set[str]:
     return {colour for colour in COLOURS if colour in words.lower()}
 
 
-async def check_backends(options: argparse.Namespace, folder: Path, found: Callable[[Check], None]) -> bool:
-    """Whether all tools are there and their backends usable (packages, files, presence of keys).
+async def check_tools(
+    options: argparse.Namespace, policies: Policies | None, photo: Path, found: Callable[[Check], None]
+) -> bool:
+    """Whether all tools are there and their backends usable (packages, files, presence of keys); if so, one call.
 
     A backend that is not ready is reported in its server's words and replaced by ``local``, to hear of the next.
     """
     ready = True
     while True:
         try:
-            async with Toolbox(servers_of(options, [folder]), options.call_timeout) as toolbox:
-                servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
+            async with Toolbox(servers_of(options, [photo.parent]), options.call_timeout) as toolbox:
+                if ready:
+                    servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
+                    chosen = ", ".join(f"{role} {getattr(options, role) or 'as set'}" for role in BACKEND_ROLES)
+                    found(Check("tools", "ok", f"{servers}: all five" + ("" if options.server else f" ({chosen})")))
+                    if policies:
+                        found(await check_call(policies, toolbox, photo))
+            return ready
         except ToolboxError as error:
             found(Check("tools", "FAIL", str(error)))
             ready = False
@@ -169,42 +175,29 @@ async def check_backends(options: argparse.Namespace, folder: Path, found: Calla
             if error.kind != "setup" or options.server or not role or getattr(options, role) == "local":
                 return False
             setattr(options, role, "local")
-            continue
-        chosen = ", ".join(f"{role} {getattr(options, role)}" for role in BACKEND_ROLES if getattr(options, role))
-        if ready:
-            found(Check("tools", "ok", f"{servers}: all five, {chosen or 'backends as the server chooses'}"))
-        return ready
 
 
-async def check_call(
-    options: argparse.Namespace, policies: Policies, photo: Path, found: Callable[[Check], None]
-) -> None:
+async def check_call(policies: Policies, toolbox: Toolbox, photo: Path) -> Check:
     """Whether the policy calls prompt_gen on a photo, and goes on from what that returns."""
-    task = Task(str(photo), "flange", "scratch", seed=options.seed)
-    policy = policies.make(task)
+    task = Task(str(photo), "flange", "scratch")
+    policy, signatures = policies.make(task), toolbox.signatures()
     try:
-        async with Toolbox(servers_of(options, [photo.parent]), options.call_timeout) as toolbox:
-            signatures = toolbox.signatures()
-            original = await toolbox.open_photo(task.image)
-            messages = [
-                Message("system", system_prompt(signatures)),
-                Message("user", user_prompt(task), (original,)),
-            ]
-            call = await _turn(policy, messages, signatures)
-            if call.name != "prompt_gen":
-                raise ProtocolError(f"it called {call.name} first, where prompt_gen is due")
-            seen = await toolbox.call(call, task, [original])
-            if seen.error:
-                raise ProtocolError(f"prompt_gen refused its call: {seen.error}")
-            messages.append(Message("tool", observation(call.name, seen.shown), (), call.name))
-            then = await _turn(policy, messages, signatures)
+        original = await toolbox.open_photo(task.image)
+        messages = [Message("system", system_prompt(signatures)), Message("user", user_prompt(task), (original,))]
+        call = await _turn(policy, messages, signatures)
+        if call.name != "prompt_gen":
+            raise ProtocolError(f"it called {call.name} first, where prompt_gen is due")
+        seen = await toolbox.call(call, task, [original])
+        if seen.error:
+            raise ProtocolError(f"prompt_gen refused its call: {seen.error}")
+        messages.append(Message("tool", observation(call.name, seen.shown), (), call.name))
+        then = await _turn(policy, messages, signatures)
     except (PolicyError, ToolboxError) as error:
-        return found(Check("tool call", "FAIL", str(error)))
+        return Check("tool call", "FAIL", str(error))
     except ProtocolError as error:
         dialect = f", or try another --dialect than {policies.choice.dialect}" if policy.name != "planner" else ""
-        return found(Check("tool call", "FAIL", f"{error}: use a model that follows the protocol{dialect}"))
-    found(Check("tool call", "ok", f"{policy.name} called prompt_gen, read what it returned, and then {then.name}"))
-    return None
+        return Check("tool call", "FAIL", f"{error}: use a model that follows the protocol{dialect}")
+    return Check("tool call", "ok", f"{policy.name} called prompt_gen, read what it returned, and then {then.name}")
 
 
 async def _turn(policy: Policy, messages: list[Message], signatures: Sequence[dict[str, object]]) -> ToolCall:
@@ -213,7 +206,7 @@ async def _turn(policy: Policy, messages: list[Message], signatures: Sequence[di
     messages.append(Message("assistant", reply.text))
     said = " ".join(reply.text.split())[:80]
     if reply.problem:
-        raise ProtocolError(reply.problem)
+        raise PolicyError(f"the model's turn cannot be used: {reply.problem}")
     try:
         action = parse_turn(reply.text).action
     except ProtocolError as error:
