@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 import pytest
 from PIL import Image as PILImage
+from rich.console import Console
 
 from agent.policies import PolicyError, Reply
 from agent.policies.choose import Policies, PolicyChoice, read_policy
@@ -23,6 +24,7 @@ from agent.protocol import ANSWER, ImageRef, Message, ToolCall, Turn, observatio
 from agent.run import main, parser_of
 from agent.session import read_session
 from agent.task import StopReason, Task
+from agent.ticker import Ticker
 from pricing import Price
 
 from .recorded_session import png
@@ -453,3 +455,16 @@ def test_a_key_is_sent_in_the_clear_only_where_it_was_set_for_that(
     assert KEY not in repr(chosen)
     assert (chosen.price == Price()) == url.startswith("http://127.")
     assert os.environ.get("OPENAI_API_KEY") != KEY
+
+
+def test_a_terminal_shows_what_the_model_is_writing_and_a_file_does_not() -> None:
+    shown, plain = (Console(file=io.StringIO(), force_terminal=terminal, width=40) for terminal in (True, False))
+    with Ticker(shown) as ticker:
+        assert ticker.on_text
+        for piece in ("I look at the ", "rim [bold]\nand ", "see a gap"):
+            ticker.on_text(piece)
+    assert "rim [bold] and see a gap" in shown.file.getvalue()
+    with Ticker(plain) as ticker:
+        assert ticker.on_text is None
+        ticker.say("a line")
+    assert plain.file.getvalue() == "a line\n"
