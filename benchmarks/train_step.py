@@ -1,12 +1,13 @@
-"""Speed and memory of supervised fine-tuning at Qwen3-VL-4B's shape, with random weights: plain TRL against our settings.
+"""Speed and memory of supervised fine-tuning at Qwen3-VL-4B's shape, random weights: plain TRL and our settings.
 
     python -m benchmarks.train_step [--shape 4b|tiny] [--steps 6] [--seconds 400]
 
 Trains on made-up trajectories of the protocol's form (one to four images, a thought and a call a turn) through TRL's
 SFTTrainer, one setting after another, each on top of the one before, and prints JSON: tokens a second, model FLOPs
 utilisation (MFU), peak memory. Tokens are those of the unpadded sequences, images included. MFU counts 6 x weights x
-tokens of the language model and causal attention, and neither the vision encoder nor recomputation, so that all
-settings are measured by the same useful work. Rows that the time limit left out, or that ran out of memory, say so.
+tokens of the language model (its output layer on supervised tokens only) and causal attention, and neither the vision
+encoder nor recomputation, so that all settings are measured by the same useful work. Rows that the time limit left
+out, or that ran out of memory, say so.
 """
 
 from __future__ import annotations
@@ -78,7 +79,22 @@ SETTINGS = (
             bf16_weights=True),
 )  # fmt: skip
 BEST = SETTINGS[6]
-WORDS = "the image shows a scratch on its surface near an edge and this prompt should be made smaller or darker".split()
+WORDS = (
+    "the",
+    "image",
+    "shows",
+    "a",
+    "scratch",
+    "on",
+    "its",
+    "surface",
+    "near",
+    "an",
+    "edge",
+    "and",
+    "prompt",
+    "darker",
+)
 
 
 def main() -> int:
@@ -213,16 +229,9 @@ class Bench:
         )
         trainer.train()
         step = statistics.median(np.diff(clock.at)[1:])
-        text = model.model.language_model
-        weights = sum(p.numel() for p in text.parameters())  # the tied output layer does the embedding's work
-        sizes = model.config.text_config
-        attention = (
-            6 * sizes.num_hidden_layers * sizes.num_attention_heads * sizes.head_dim * sum(n * n for n in tokens)
-        )
-        flops = 6 * weights * sum(tokens) + attention
-        peak = next(
-            (rate for card, rate in PEAK_FLOPS.items() if self.cuda and card in torch.cuda.get_device_name()), 0
-        )
+        flops = self.useful_flops(model, tokens, [self.supervised(example) for example in examples])
+        card = torch.cuda.get_device_name() if self.cuda else ""
+        peak = next((rate for name, rate in PEAK_FLOPS.items() if name in card), 0.0)
         return {
             "tokens_per_sequence": {"min": min(tokens), "median": statistics.median(tokens), "max": max(tokens)},
             "seconds_per_update": round(step, 3),
@@ -232,6 +241,21 @@ class Bench:
             "loss": [round(entry["loss"], 3) for entry in trainer.state.log_history if "loss" in entry],
             "cache_hits": cache.hits if cache else None,
         }
+
+    @staticmethod
+    def useful_flops(model: Any, tokens: list[int], supervised: list[int]) -> float:
+        """Operations of the language model's forward and backward pass over all sequences."""
+        sizes = model.config.text_config
+        head = sizes.vocab_size * sizes.hidden_size
+        body = sum(p.numel() for p in model.model.language_model.parameters()) - head  # the embedding is only looked up
+        squares = sum(count * count for count in tokens)
+        attention = 6 * sizes.num_hidden_layers * sizes.num_attention_heads * sizes.head_dim * squares
+        return float(6 * body * sum(tokens) + 6 * head * sum(supervised) + attention)
+
+    def supervised(self, example: dict[str, Any]) -> int:
+        """Tokens of the assistant's turns."""
+        turns = [m["content"][0]["text"] for m in example["messages"] if m["role"] == "assistant"]
+        return sum(len(self.processor.tokenizer(turn)["input_ids"]) + 1 for turn in turns)
 
     def tokens(self, example: dict[str, Any]) -> int:
         """Tokens of a sequence, images included, as the processor makes them."""
