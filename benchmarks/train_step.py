@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class Setting:
     checkpointing: bool = True
     bf16_weights: bool = False
     attention: str = "sdpa"
+    compiled: bool = False
+    workers: int = 4
     batch: int = 4
 
 
@@ -79,6 +81,18 @@ SETTINGS = (
             bf16_weights=True),
 )  # fmt: skip
 BEST = SETTINGS[6]
+EXTRA = (
+    replace(BEST, name="no checkpointing, 12 loader workers", workers=12),
+    replace(BEST, name="no checkpointing, compiled layers", compiled=True),
+)
+MIX = (1, 2, 3, 4)
+PLANS: dict[str, list[tuple[Setting, tuple[int, ...]]]] = {
+    "settings": [(setting, MIX) for setting in SETTINGS],
+    "lengths": [(setting, (count,)) for count in (1, 2, 4) for setting in (SETTINGS[0], BEST)],
+    "why": [(BEST, MIX), (EXTRA[0], MIX), (BEST, (2,)), (SETTINGS[0], (2,)), (BEST, (4,)), (SETTINGS[0], (4,)),
+            (EXTRA[1], MIX)],
+}  # fmt: skip
+"""Rows: a setting, and how many images its trajectories hold, in turn."""
 WORDS = (
     "the",
     "image",
@@ -103,6 +117,8 @@ def main() -> int:
     parser.add_argument("--shape", choices=("4b", "tiny"), default="4b")
     parser.add_argument("--steps", type=int, default=6, help="updates a row; the first two are not timed")
     parser.add_argument("--sequences", type=int, default=16, help="sequences an update")
+    parser.add_argument("--plan", choices=sorted(PLANS), default="settings", help="which rows: see PLANS")
+    parser.add_argument("--profile", metavar="FILE", help="write what the first row's last update spent its time on")
     parser.add_argument("--seconds", type=float, default=400, help="no row is begun after so many seconds")
     options = parser.parse_args()
     if options.steps < 3 or options.sequences < 4 or options.sequences % 4:
@@ -111,9 +127,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), options)
         rows = []
-        for setting, images in [(s, (1, 2, 3, 4)) for s in SETTINGS] + [
-            (s, (n,)) for n in (1, 2, 4) for s in (SETTINGS[0], BEST)
-        ]:
+        for setting, images in PLANS[options.plan]:
             if time.perf_counter() - started > options.seconds:
                 rows.append({"setting": setting.name, "images": images, "left_out": "time limit"})
                 continue
@@ -130,6 +144,7 @@ class Bench:
         from transformers import AutoProcessor
 
         self.folder, self.options = folder, options
+        self.profiled = False
         self.cuda = torch.cuda.is_available()
         make_tiny(folder / "model", size=SIZES["smallest"])
         self.processor = AutoProcessor.from_pretrained(folder / "model")
@@ -185,12 +200,20 @@ class Bench:
             def __init__(self) -> None:
                 self.at: list[float] = []
 
-            def on_step_end(self, *_: Any, **__: Any) -> None:
+            def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+                if profiler and state.global_step == options.steps - 1:
+                    profiler.start()
+
+            def on_step_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
                 self.at.append(time.perf_counter())
 
         options = self.options
+        profiler = None
+        if options.profile and not self.profiled:
+            self.profiled = True
+            profiler = torch.profiler.profile()
         examples = trajectories(images, options.sequences, self.side, self.wordiness)
         tokens = [self.tokens(example) for example in examples]
         arguments = SFTConfig(
@@ -208,7 +231,7 @@ class Bench:
             train_sampling_strategy="group_by_length" if setting.by_length else "random",
             length_column_name="length",
             remove_unused_columns=False,
-            dataloader_num_workers=4 if self.cuda else 0,
+            dataloader_num_workers=setting.workers if self.cuda else 0,
             dataloader_persistent_workers=self.cuda,
             report_to="none",
             logging_steps=1,
@@ -219,6 +242,9 @@ class Bench:
         )
         clock = Clock()
         model = self.model(setting)
+        if setting.compiled:
+            for layer in model.model.language_model.layers:
+                layer.compile(dynamic=True)
         cache = FrozenVisionCache(model.model.visual) if setting.cache else None
         trainer = SFTTrainer(
             model=model,
@@ -228,6 +254,10 @@ class Bench:
             callbacks=[clock],
         )
         trainer.train()
+        if profiler:
+            profiler.stop()
+            sort = "self_device_time_total" if self.cuda else "self_cpu_time_total"
+            Path(options.profile).write_text(profiler.key_averages().table(sort_by=sort, row_limit=40))
         step = statistics.median(np.diff(clock.at)[1:])
         flops = self.useful_flops(model, tokens, [self.supervised(example) for example in examples])
         card = torch.cuda.get_device_name() if self.cuda else ""
