@@ -193,7 +193,7 @@ class Bench:
             return row | {"left_out": "out of memory"}
 
     def train(self, setting: Setting, images: tuple[int, ...]) -> dict[str, Any]:
-        from transformers import TrainerCallback
+        from transformers import PrinterCallback, TrainerCallback
         from trl import SFTConfig, SFTTrainer
 
         class Clock(TrainerCallback):  # type: ignore[misc]
@@ -253,6 +253,7 @@ class Bench:
             processing_class=self.processor,
             callbacks=[clock],
         )
+        trainer.remove_callback(PrinterCallback)  # stdout is for the JSON
         trainer.train()
         if profiler:
             profiler.stop()
