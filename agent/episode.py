@@ -66,3 +66,9 @@ def check_answer(answer: Answer, episode: Episode) -> None:
         raise ProtocolError(f"final_image_index {index} is not one of the synthesized images")
     if answer.mask_generated and (episode.mask is None or episode.mask_of != index):
         raise ProtocolError(f"mask_generated is true, but mask_gen has found no mask for image {index}")
+
+
+def notes_of(payload: dict[str, Any]) -> list[str]:
+    """What a tool wants its user to know: guesses for lack of knowledge, and what could not be done as asked."""
+    guessed = [str(payload["note"])] if payload.get("known") is False and payload.get("note") else []
+    return guessed + [str(note) for note in payload.get("notes") or []]

@@ -20,7 +20,7 @@ import anyio
 from anyio import to_thread
 
 from agent.budget import Budget, BudgetError
-from agent.episode import Episode, Made, check_answer
+from agent.episode import Episode, Made, check_answer, notes_of
 from agent.ledger import POLICY
 from agent.policies import Policy, PolicyError, Reply
 from agent.protocol import (
@@ -121,6 +121,8 @@ class _Runner:
             reply = await self.ask(signatures)
             self.say(Message("assistant", reply.text))
             try:
+                if reply.problem:
+                    raise ProtocolError(reply.problem)
                 turn = parse_turn(reply.text)
                 if isinstance(turn.action, Answer):
                     check_answer(turn.action, self.episode)
@@ -140,22 +142,26 @@ class _Runner:
             started = time.perf_counter()
             try:
                 reply = await self.policy.next_turn(self.messages, signatures)
-            except PolicyError:
-                self.episode.ledger.add(POLICY, time.perf_counter() - started, 0.0, failed=True)
+            except PolicyError as error:
+                failed = Reply("", error.call)
+                reserved.settle(self.paid(failed, time.perf_counter() - started, failed=True) if error.call else None)
                 raise
-            cost = reply.call.cost_usd if reply.call else 0.0
-            paid = 0.0 if reply.replayed else cost
-            reserved.settle(paid)
-        self.episode.ledger.add(
-            POLICY, time.perf_counter() - started, paid, replayed=reply.replayed,
-            recorded_cost_usd=cost if reply.replayed else None,
-        )  # fmt: skip
-        self.episode.turns += 1
-        if reply.call:
-            fields = reply.call.to_json() | {"cost_usd": paid, "cache_key": reply.key or None}
-            fields |= {"replayed": reply.replayed} | ({"recorded_cost_usd": cost} if reply.replayed else {})
-            self.session.add("model_call", turn=self.episode.turns, **fields)
+            self.episode.turns += 1
+            reserved.settle(self.paid(reply, time.perf_counter() - started))
         return reply
+
+    def paid(self, reply: Reply, seconds: float, *, failed: bool = False) -> float:
+        """Log and account for a turn of the policy; what it cost now, in US dollars."""
+        cost = reply.call.cost_usd if reply.call else 0.0
+        now, recorded = (0.0, cost) if reply.replayed else (cost, None)
+        self.episode.ledger.add(
+            POLICY, seconds, now, failed=failed, replayed=reply.replayed, recorded_cost_usd=recorded
+        )
+        if reply.call:
+            fields = reply.call.to_json() | {"cost_usd": now, "cache_key": reply.key or None}
+            fields |= {"replayed": reply.replayed} | ({"recorded_cost_usd": cost} if reply.replayed else {})
+            self.session.add("model_call", turn=self.episode.turns + failed, **fields)
+        return now
 
     async def act(self, thinking: str, call: ToolCall) -> None:
         """Carry out one call, log it on both sides and tell the policy what came back.
@@ -217,7 +223,7 @@ class _Runner:
             return self.progress(f"    {call.name} refused: {seen.error}")
         if backend := seen.payload.get("backend"):
             self.episode.backends[call.name] = str(backend)
-        for note in _notes(seen.payload):
+        for note in notes_of(seen.payload):
             if note not in self.episode.notes:
                 self.episode.notes.append(note)
                 self.progress(f"    note: {note}")
@@ -283,12 +289,6 @@ class _Runner:
             cost_usd=episode.cost_usd,
             ledger=episode.ledger.to_json(),
         )
-
-
-def _notes(payload: dict[str, Any]) -> list[str]:
-    """What a tool wants its user to know: guesses for lack of knowledge, and what could not be done as asked."""
-    guessed = [str(payload["note"])] if payload.get("known") is False and payload.get("note") else []
-    return guessed + [str(note) for note in payload.get("notes") or []]
 
 
 def _first_line(text: str) -> str:

@@ -14,6 +14,9 @@ from agent.protocol import Message
 from agent.recording_store import Entry, RecordingError, key_of
 from agent.replay import Mode, Recording
 
+NOT_THE_TURN = frozenset({"base_url", "price_known"})
+"""What a policy says of itself and its turns do not depend on: the same model at another address writes the same."""
+
 
 class RecordedPolicy(Policy):
     """A ``Policy`` that keeps another one's turns in a recording, or takes them from there.
@@ -42,17 +45,14 @@ class RecordedPolicy(Policy):
         """
         key = self._key(messages, signatures)
         try:
-            async with self._recording.locks[key]:
+            async with self._recording.lock(key):
                 if reply := await self._recording.get(key, lambda entry: _replayed(key, entry)):
                     return reply
                 if self._recording.mode is Mode.REPLAY:
                     raise PolicyError(self._recording.missing(f"this turn of the policy {self.name}", key))
                 reply = await self._policy.next_turn(messages, signatures)
-                call = asdict(reply.call) if reply.call else None
                 seconds, cost = (reply.call.seconds, reply.call.cost_usd) if reply.call else (0.0, 0.0)
-                await self._recording.put(
-                    Entry(self._question(messages, signatures), {"text": reply.text, "call": call}, seconds, cost)
-                )
+                await self._recording.put(Entry(self._question(messages, signatures), asdict(reply), seconds, cost))
                 return replace(reply, key=key)
         except RecordingError as error:
             raise PolicyError(str(error)) from error
@@ -66,8 +66,9 @@ class RecordedPolicy(Policy):
             {"role": m.role, "name": m.name, "content": m.content, "images": [image.sha256 for image in m.images]}
             for m in messages
         ]
+        described = {name: value for name, value in self.describe().items() if name not in NOT_THE_TURN}
         return {
-            "policy": self.describe(),
+            "policy": described,
             "messages": len(said),
             "conversation": key_of({"messages": said}),
             "signatures": key_of({"signatures": list(signatures)}),
@@ -75,7 +76,8 @@ class RecordedPolicy(Policy):
 
 
 def _replayed(key: str, entry: Entry) -> Reply:
-    fields: dict[str, Any] | None = entry.answer["call"]
-    if fields is not None:
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return Reply(str(entry.answer["text"]), ModelCall(**fields) if fields else None, key=key, replayed=True)
+    fields = dict(entry.answer)
+    call: dict[str, Any] | None = fields.pop("call")
+    if call is not None:
+        call = {name: tuple(value) if isinstance(value, list) else value for name, value in call.items()}
+    return Reply(**fields | {"call": ModelCall(**call) if call else None, "key": key, "replayed": True})

@@ -15,13 +15,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio import to_thread
@@ -57,7 +57,7 @@ class Recording:
     mode: Mode
     store: RecordingStore = field(init=False)
     made: set[str] = field(default_factory=set)
-    locks: defaultdict[str, anyio.Lock] = field(default_factory=lambda: defaultdict(anyio.Lock))
+    locks: WeakValueDictionary[str, anyio.Lock] = field(default_factory=WeakValueDictionary)
 
     def __post_init__(self) -> None:
         self.store = RecordingStore(self.folder)
@@ -65,6 +65,10 @@ class Recording:
     def answers(self, key: str) -> bool:
         """Whether a call under this key would be answered from the folder."""
         return key in self.made or (self.mode is not Mode.RECORD and self.store.has(key))
+
+    def lock(self, key: str) -> anyio.Lock:
+        """The lock to hold while a call under this key is looked up or made."""
+        return self.locks.setdefault(key, anyio.Lock())
 
     async def get(self, key: str, read: Callable[[Entry], T]) -> T | None:
         """The recorded answer as ``read`` takes it, None where the call is to be made. Raises RecordingError."""
@@ -171,7 +175,7 @@ class RecordedTransport:
         started = time.perf_counter()
         key = key_of(question)
         try:
-            async with self._recording.locks[key]:
+            async with self._recording.lock(key):
                 if replayed := await self._recording.get(key, lambda entry: _replayed(key, entry)):
                     return replace(replayed, seconds=time.perf_counter() - started)
                 if self._recording.mode is Mode.REPLAY:

@@ -109,6 +109,10 @@ class Toolbox:
         """The server's handle of an image; for the original its path until a tool has named its handle."""
         return self._transport.handle_of(image)
 
+    def backend(self, tool: str) -> dict[str, Any]:
+        """What a tool's server tells of its backend (name, model, version); the server's own name and version else."""
+        return dict(self._transport.tools[tool].backend)
+
     async def open_photo(self, path: str) -> ImageRef:
         """Image 1: the task's photo as the tools see it. Raises ToolboxError where it cannot be used."""
         return await self._transport.photo(path)

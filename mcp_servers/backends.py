@@ -31,8 +31,9 @@ ATTEMPTS = 5
 class BackendChoice:
     """One tool's backend as the user chose it; empty fields mean the backend's own defaults.
 
-    ``timeout`` (seconds) bounds one request to a service, ``attempts`` how often it is made where it fails in a way
-    that may pass (at least 1).
+    ``name`` may join several backends with "+" where the tool combines them. ``folder`` is the user's own folder, for
+    a backend that reads one. ``timeout`` (seconds) bounds one request to a service, ``attempts`` how often it is made
+    where it fails in a way that may pass (at least 1).
     """
 
     name: str = "local"
@@ -41,6 +42,7 @@ class BackendChoice:
     api_key: str = field(default="", repr=False)
     timeout: float = TIMEOUT
     attempts: int = ATTEMPTS
+    folder: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class BackendFacts:
     """What a client is told of a backend, in the tool's ``_meta``.
 
     ``version`` changes whenever the same call could give another result; ``max_cost_usd`` is the most that one call
-    may cost (None: unknown); ``problem`` says why the backend cannot be used, "" where it can.
+    may cost (None: unknown); ``problem`` says why the backend cannot be used, "" where it can. ``open_world``: it asks
+    a service outside this machine's tools (told in the tool's annotations).
     """
 
     name: str = "local"
@@ -56,6 +59,7 @@ class BackendFacts:
     version: str = ""
     max_cost_usd: float | None = 0.0
     problem: str = ""
+    open_world: bool = False
 
     def meta(self) -> dict[str, Any]:
         return {
@@ -71,12 +75,18 @@ class BackendFacts:
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """One tool: its name, the role under which its backend is chosen, the backends there are, and how it is built."""
+    """One tool: its name, the role under which its backend is chosen, the backends there are, and how it is built.
+
+    ``combines``: whether several backends may answer together ("local+openai"). ``folder_backend``: the one that reads
+    a folder of the user's, "" where none does.
+    """
 
     name: str
     role: str
     backends: Sequence[str]
     build: Callable[[Store, BackendChoice], list[Tool]]
+    combines: bool = False
+    folder_backend: str = ""
 
 
 Choices: TypeAlias = Mapping[str, BackendChoice]
@@ -86,10 +96,15 @@ Choices: TypeAlias = Mapping[str, BackendChoice]
 def add_options(parser: argparse.ArgumentParser, specs: Sequence[ToolSpec]) -> None:
     """Options for the backend of every tool of a server."""
     for spec in specs:
-        named = ", ".join(spec.backends)
+        named = ", ".join(spec.backends) + (", or several joined by +" if spec.combines else "")
+        joined = " (for two services: one each, joined by +)" if spec.combines else ""
         parser.add_argument(f"--{spec.role}", metavar="NAME", help=f"backend of {spec.name}: {named} (default local)")
-        parser.add_argument(f"--{spec.role}-model", metavar="MODEL", help="its model, where it has several")
-        parser.add_argument(f"--{spec.role}-base-url", metavar="URL", help="where it is served, if not at its vendor's")
+        parser.add_argument(f"--{spec.role}-model", metavar="MODEL", help=f"its model, where it has several{joined}")
+        parser.add_argument(
+            f"--{spec.role}-base-url", metavar="URL", help=f"where it is served, if not at its vendor's{joined}"
+        )
+        if spec.folder_backend:
+            parser.add_argument(f"--{spec.role}-folder", metavar="DIR", help=f"what {spec.folder_backend} reads")
 
 
 def read_choices(
@@ -97,7 +112,8 @@ def read_choices(
 ) -> dict[str, BackendChoice]:
     """The choice for every role, from the command line, else from the environment.
 
-    Raises ToolInputError for a backend that does not exist and for limits that are no numbers.
+    Raises ToolInputError for a backend that does not exist, for backends that cannot be combined, for a folder that
+    no chosen backend reads, and for limits that are no numbers.
     """
     choices = {}
     for spec in specs:
@@ -111,6 +127,12 @@ def read_choices(
         parts = name.split("+")
         if not all(part in spec.backends for part in parts) or len(set(parts)) != len(parts):
             raise ToolInputError(f"--{spec.role} {name}: no such backend; choose one of {', '.join(spec.backends)}")
+        if len(parts) > 1 and not spec.combines:
+            raise ToolInputError(f"--{spec.role} {name}: {spec.name} uses one backend; choose {' or '.join(parts)}")
+        folder = value("folder") if spec.folder_backend else ""
+        if folder and spec.folder_backend not in parts:
+            cure = f"choose --{spec.role} {spec.folder_backend} (or {name}+{spec.folder_backend})"
+            raise ToolInputError(f"--{spec.role}-folder {folder}: {name} reads no folder; {cure}")
         choices[spec.role] = BackendChoice(
             name=name,
             model=value("model"),
@@ -118,6 +140,7 @@ def read_choices(
             api_key=value("api_key"),
             timeout=_number(spec.role, "timeout", value("timeout"), TIMEOUT, 3600),
             attempts=int(_number(spec.role, "attempts", value("attempts"), ATTEMPTS, 20)),
+            folder=folder,
         )
     return choices
 

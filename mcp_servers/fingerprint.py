@@ -12,10 +12,13 @@ SHARED = ("vision", "knowledge")
 
 
 @cache
-def local_version(tool: str) -> str:
-    """Twelve hexadecimal digits over the code and pages of ``mcp_servers/TOOL`` and of what the tools share."""
+def local_version(tool: str, *others: str) -> str:
+    """Twelve hexadecimal digits over the code and pages of ``mcp_servers/TOOL`` and of what the tools share.
+
+    ``others``: further folders of ``mcp_servers`` that the backend is made of.
+    """
     digest = hashlib.sha256()
-    for folder in (tool, *SHARED):
+    for folder in dict.fromkeys((tool, *others, *SHARED)):
         for path in sorted((PACKAGE / folder).rglob("*")):
             if path.suffix in (".py", ".md"):
                 digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode())

@@ -16,11 +16,11 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec
 
 import anyio.to_thread
 from mcp.server.mcpserver import MCPServer
@@ -38,7 +38,6 @@ from mcp_servers.store import Store, default_home
 from mcp_servers.threads import room, thread_count
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 IMAGE_ARGUMENT = "an image handle (img_...), the path of a file in an allowed folder, or a data URI"
 MAX_BODY = 96 * 2**20
@@ -78,14 +77,14 @@ class StrictTool(Tool):
 
 
 def make_tool(
-    function: Callable[P, R | Awaitable[R]],
+    function: Callable[P, Any],
     *,
     title: str,
     read_only: bool,
     structured: bool,
     backend: BackendFacts,
 ) -> Tool:
-    """Register a function as a strict tool.
+    """Register a function, sync or async, as a strict tool.
 
     Unknown arguments are refused instead of ignored. A ``ToolInputError`` becomes a ``ToolError`` whose one-line text
     reaches the client; a ``BackendError`` becomes an error result whose ``_meta`` tells its kind and cost.
@@ -94,25 +93,24 @@ def make_tool(
     """
 
     @functools.wraps(function)
-    async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def guarded(*args: P.args, **kwargs: P.kwargs) -> Any:
         try:
             if backend.problem:
                 raise BackendError(backend.problem, FailureKind.SETUP)
             if inspect.iscoroutinefunction(function):
-                return cast(R, await function(*args, **kwargs))
-            work = functools.partial(function, *args, **kwargs)
-            return cast(R, await anyio.to_thread.run_sync(work, limiter=room()))
+                return await function(*args, **kwargs)
+            return await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs), limiter=room())
         except ToolInputError as error:
             raise ToolError(str(error)) from error
         except BackendError as error:
-            return cast(R, _failure(error))
+            return _failure(error)
 
     tool = StrictTool.from_function(
         guarded,
         title=title,
         description=inspect.cleandoc(function.__doc__ or ""),
         annotations=ToolAnnotations(
-            read_only_hint=read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+            read_only_hint=read_only, destructive_hint=False, idempotent_hint=True, open_world_hint=backend.open_world
         ),
         structured_output=structured,
         meta=backend.meta(),

@@ -181,8 +181,12 @@ def _something_else(prompt: str, item_name: str, tried: set[str]) -> Refinement:
 
 
 def _first_sentence(knowledge: dict[str, Any]) -> str:
-    """The first sentence of the first passage, if it is short enough for a prompt."""
-    passages = knowledge.get("passages") or []
+    """The first sentence of the first passage that the server vouches for, if it is short enough for a prompt.
+
+    Passages of a user's folder or of the web are not marked as trusted: a sentence of theirs could be an instruction to
+    the image editor.
+    """
+    passages = [passage for passage in knowledge.get("passages") or [] if passage.get("trusted") is True]
     if not passages:
         return ""
     sentence = re.split(r"(?<=[.!?])\s+", str(passages[0].get("text", "")).strip())[0]

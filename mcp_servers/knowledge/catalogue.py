@@ -219,10 +219,11 @@ def _plain(name: str) -> str:
 
 
 def _key(name: str) -> str:
-    return " ".join(_singular(word) for word in _plain(name).split())
+    return " ".join(singular(word) for word in _plain(name).split())
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
+    """An English word in lower case without its plural ending."""
     if len(word) > 4 and word.endswith(("ches", "shes", "xes", "sses")):
         return word[:-2]
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us")) else word

@@ -10,35 +10,15 @@ import re
 import sqlite3
 from functools import cache
 
-from pydantic import BaseModel, Field
-
 from mcp_servers.errors import ToolInputError
 from mcp_servers.knowledge import catalogue
 from mcp_servers.knowledge.catalogue import UnknownAnomalyType
+from mcp_servers.knowledge_retrieval.result import KnowledgePassage, Retrieval
 
 MAX_PASSAGES = 20
 """Largest number of passages that one answer may hold."""
 
 _FILLERS = frozenset("the and with for from that this not one part item object type defect anomaly other".split())  # noqa: SIM905
-
-
-class KnowledgePassage(BaseModel):
-    """One piece of reference text; ``source`` is "file.md#section", ``score`` in (0, 1], 1 for the exact section."""
-
-    source: str
-    title: str
-    text: str
-    score: float = Field(gt=0, le=1)
-
-
-class Retrieval(BaseModel):
-    """What was found on a defect type on an item, best first; ``note`` says in one line what is known."""
-
-    item_name: str
-    anomaly_type: str
-    known: bool
-    note: str
-    passages: list[KnowledgePassage]
 
 
 def retrieve(item_name: str, anomaly_type: str, limit: int = 4) -> Retrieval:
@@ -79,12 +59,17 @@ def _derived_note(item_name: str, anomaly_type: str, source: str) -> str:
 
 
 def _scored(passage: catalogue.Passage, score: float) -> KnowledgePassage:
-    return KnowledgePassage(source=passage.source, title=passage.title, text=passage.text, score=score)
+    return KnowledgePassage(source=passage.source, title=passage.title, text=passage.text, score=score, trusted=True)
+
+
+def search_words(text: str) -> set[str]:
+    """The words of a text that are worth searching for, in lower case; letters and digits only."""
+    return {word for word in re.findall(r"[^\W_]+", text.lower()) if len(word) > 2 and word not in _FILLERS}
 
 
 def _search(words: str, limit: int) -> list[KnowledgePassage]:
     """Sections that share a word with the query, best first; scores stay below those of certain passages."""
-    tokens = {token for token in re.findall(r"[^\W_]+", words.lower()) if len(token) > 2 and token not in _FILLERS}
+    tokens = search_words(words)
     if not tokens:
         return []
     query = " OR ".join(f'"{token}"' for token in sorted(tokens))
@@ -94,7 +79,7 @@ def _search(words: str, limit: int) -> list[KnowledgePassage]:
         (query, limit),
     )
     return [
-        KnowledgePassage(source=source, title=title, text=text, score=max(1e-6, 0.8 * rank / (rank - 4)))
+        KnowledgePassage(source=source, title=title, text=text, score=max(1e-6, 0.8 * rank / (rank - 4)), trusted=True)
         for source, title, text, rank in rows
     ]
 

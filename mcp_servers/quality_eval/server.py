@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
+import anyio.to_thread
+import numpy as np
 from mcp.server.mcpserver.tools import Tool
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
 from mcp_servers.fingerprint import local_version
-from mcp_servers.knowledge.catalogue import profile_for
-from mcp_servers.quality_eval.local import evaluate
+from mcp_servers.quality_eval.model import PICTURES
+from mcp_servers.quality_eval.panel import rule
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store, same_scale_views
+from mcp_servers.vlm import facts_of
 
 INSTRUCTIONS = "Judges a synthesized defect: scores for location and quality, and a review that says what to change."
 
@@ -26,21 +31,36 @@ class Evaluation(BaseModel):
     review: str = Field(description="what to change in the next prompt, or what is right")
     passed: bool = Field(description="whether the score reaches the threshold")
     threshold: float
+    disagreement: float = Field(description="largest difference between two judges' scores, 0 to 10; 0 for one judge")
     measurements: dict[str, float] = Field(description="the figures behind the scores")
+    notes: list[str] = Field(default_factory=list, description="what its user should know")
     item_name: str
     anomaly_type: str
     anomaly_image: str = Field(description="handle of the judged image")
     normal_image: str = Field(description="handle of the original photo")
     backend: str
+    model: str = Field(description="the model that judged, empty for the built-in judge")
+    cost_usd: float = Field(description="US dollars")
+    seconds: float
 
 
-_BACKEND = BackendFacts(version=local_version("quality_eval"))
+def facts(choice: BackendChoice) -> BackendFacts:
+    """What clients are told of the chosen backend."""
+    if choice.name == "local":
+        return BackendFacts(version=local_version("quality_eval", "mask_gen"))
+    return facts_of("quality_eval", "judge", choice, PICTURES)
 
 
 def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     """The quality_eval tool over ``store``."""
+    backend = facts(choice)
 
-    def quality_eval(
+    def views(anomaly_image: str, normal_image: str) -> tuple[str, str, NDArray[np.uint8], NDArray[np.uint8]]:
+        anomaly_handle, anomaly = store.resolve(anomaly_image)
+        normal_handle, normal = store.resolve(normal_image)
+        return anomaly_handle, normal_handle, *same_scale_views(normal, anomaly)
+
+    async def quality_eval(
         anomaly_image: Annotated[str, Field(description="the image to judge: " + IMAGE_ARGUMENT)],
         normal_image: Annotated[str, Field(description="the original photo it was made from")],
         item_name: Annotated[str, Field(description='what the photo shows, e.g. "bottle"', max_length=200)],
@@ -51,22 +71,27 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
 
         The review names what to change, most important first. Call it after every image_gen.
         """
-        anomaly_handle, anomaly = store.resolve(anomaly_image)
-        normal_handle, normal = store.resolve(normal_image)
-        normal_view, anomaly_view = same_scale_views(normal, anomaly)
-        profile = profile_for(item_name, anomaly_type)
-        verdict = evaluate(normal_view, anomaly_view, item_name, anomaly_type, profile, threshold)
+        started = time.perf_counter()
+        anomaly_handle, normal_handle, normal, anomaly = await anyio.to_thread.run_sync(
+            views, anomaly_image, normal_image
+        )
+        ruling = await rule(normal, anomaly, item_name, anomaly_type, threshold, choice)
         return Evaluation(
-            **verdict.model_dump(),
+            **ruling.verdict.model_dump(),
+            disagreement=ruling.disagreement,
+            notes=ruling.notes,
             threshold=threshold,
             item_name=item_name,
             anomaly_type=anomaly_type,
             anomaly_image=anomaly_handle,
             normal_image=normal_handle,
-            backend="local",
+            backend=choice.name,
+            model=backend.model,
+            cost_usd=ruling.cost_usd,
+            seconds=round(time.perf_counter() - started, 3),
         )
 
-    return [make_tool(quality_eval, title="Judge the result", read_only=True, structured=True, backend=_BACKEND)]
+    return [make_tool(quality_eval, title="Judge the result", read_only=True, structured=True, backend=backend)]
 
 
-SPEC = ToolSpec("quality_eval", role="judge", backends=("local",), build=tools)
+SPEC = ToolSpec("quality_eval", role="judge", backends=("local", "gemini", "openai"), build=tools, combines=True)

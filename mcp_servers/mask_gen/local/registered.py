@@ -7,11 +7,12 @@ How much an honest redraw differs is learned from the pair itself, as a function
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from mcp_servers.mask_gen.local.register import align, match, warp
+from mcp_servers.mask_gen.local.register import Affine, align, match, warp
 from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
 from mcp_servers.mask_gen.local.shape import hysteresis, lab_of, visible
 from mcp_servers.vision.pixels import length
@@ -33,6 +34,49 @@ SEED_Z, GROW_Z = 9.0, 3.0
 """Robust z-scores that start and that extend a defect."""
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """An edited photo compared with its normal one; arrays in the normal photo's frame, at ``scale`` of its size.
+
+    ``affine``: (2, 3), pixels of the normal copy to pixels of the edited one. ``normal``, ``anomaly``: the matched
+    pictures (h, w, 3), float32 Lab. ``valid``: (h, w), what the edited photo shows at all. ``mask``: (h, w), what
+    changed; ``peak``: its evidence (1 = just enough); ``strongest``: the largest difference (dE).
+    """
+
+    scale: float
+    affine: Affine
+    normal: Field
+    anomaly: Field
+    valid: Mask
+    mask: Mask
+    peak: float
+    strongest: float
+
+    @property
+    def shift(self) -> tuple[float, float]:
+        """(x, y) displacement of the edited photo at the middle, in px at full size."""
+        middle = np.array([self.mask.shape[1] / 2, self.mask.shape[0] / 2])
+        moved = self.affine[:, :2] @ middle + self.affine[:, 2] - middle
+        return float(moved[0] / self.scale), float(moved[1] / self.scale)
+
+
+def compare(normal: Image, anomaly: Image) -> Comparison:
+    """Register and match two photos (H, W, 3) on copies of at most ``WORK`` px, and find what changed."""
+    height, width = normal.shape[:2]
+    scale = min(1.0, WORK / max(height, width))
+    if scale < 1:
+        size = (max(8, round(width * scale)), max(8, round(height * scale)))
+        normal = cv2.resize(normal, size, interpolation=cv2.INTER_AREA)
+        anomaly = cv2.resize(anomaly, size, interpolation=cv2.INTER_AREA)
+    affine = align(normal, anomaly)
+    h, w = normal.shape[:2]
+    valid = warp(np.ones((h, w), np.float32), affine) > 0.99
+    valid &= inside(affine, (h, w))
+    rgb_n, rgb_a = match(normal, warp(anomaly, affine), valid)
+    lab_n, lab_a = lab_of(rgb_n), lab_of(rgb_a)
+    return Comparison(scale, affine, lab_n, lab_a, valid, *changed(lab_n, lab_a, valid))
+
+
 def find_registered(normal: Image, anomaly: Image) -> MaskResult:
     """Find the defect in an edited photo of which no pixel can be trusted to be unchanged.
 
@@ -41,29 +85,16 @@ def find_registered(normal: Image, anomaly: Image) -> MaskResult:
     remains. Works on copies of at most ``WORK`` px; the mask is returned at full size.
     """
     height, width = normal.shape[:2]
-    scale = min(1.0, WORK / max(height, width))
-    small_n, small_a = normal, anomaly
-    if scale < 1:
-        size = (max(8, round(width * scale)), max(8, round(height * scale)))
-        small_n = cv2.resize(normal, size, interpolation=cv2.INTER_AREA)
-        small_a = cv2.resize(anomaly, size, interpolation=cv2.INTER_AREA)
-    affine = align(small_n, small_a)
-    h, w = small_n.shape[:2]
-    centre = affine[:, :2] @ np.array([w / 2, h / 2]) + affine[:, 2] - np.array([w / 2, h / 2])
-    shift = (float(centre[0] / scale), float(centre[1] / scale))
-    valid = warp(np.ones((h, w), np.float32), affine) > 0.99
-    valid &= inside(affine, (h, w))
-    rgb_n, rgb_a = match(small_n, warp(small_a, affine), valid)
-    lab_n, lab_a = lab_of(rgb_n), lab_of(rgb_a)
-    mask, peak, difference = changed(lab_n, lab_a, valid)
-    if not mask.any():
-        why = f"after aligning and colour matching, the strongest change is {difference:.1f} dE, as anywhere else"
-        return nothing((height, width), float(np.clip(1 - 0.7 * peak, 0.1, 0.95)), "registered", shift, why)
-    back = cv2.warpAffine(mask.astype(np.float32), affine, (w, h), flags=cv2.INTER_LINEAR)
+    seen = compare(normal, anomaly)
+    if not seen.mask.any():
+        why = f"after aligning and colour matching, the strongest change is {seen.strongest:.1f} dE, as anywhere else"
+        return nothing((height, width), float(np.clip(1 - 0.7 * seen.peak, 0.1, 0.95)), "registered", seen.shift, why)
+    h, w = seen.mask.shape
+    back = cv2.warpAffine(seen.mask.astype(np.float32), seen.affine, (w, h), flags=cv2.INTER_LINEAR)
     full = cv2.resize(back, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
     if not full.any():
-        return nothing((height, width), 0.3, "registered", shift, "the change is smaller than a pixel")
-    return found(full, float(np.clip(1 - 0.6 / peak, 0.0, 0.98)), "registered", shift)
+        return nothing((height, width), 0.3, "registered", seen.shift, "the change is smaller than a pixel")
+    return found(full, float(np.clip(1 - 0.6 / seen.peak, 0.0, 0.98)), "registered", seen.shift)
 
 
 def inside(affine: Field, shape: tuple[int, int]) -> Mask:

@@ -1,0 +1,181 @@
+"""From a picture that an editor redrew altogether to the original photo with nothing but the defect in it.
+
+The returned picture is registered and its colours are matched (mask_gen's own code finds what changed); then only the
+defect, with a soft rim, is laid over the original. So every other pixel stays as the camera saw it, and no detector
+can learn an editor's traces instead of defects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mcp_servers.errors import BackendError, FailureKind
+from mcp_servers.mask_gen.local.exact import find_exact
+from mcp_servers.mask_gen.local.register import Affine, rescaled, tone, warp
+from mcp_servers.mask_gen.local.registered import Comparison, compare
+from mcp_servers.vision.pixels import differs
+from mcp_servers.vision.types import Field, Image, Mask
+
+UNIT = 512
+"""Longer side, in px, of the photo for which the widths below are given; they grow with it."""
+KEPT, FADE = 1.0, 4.0
+"""Width (px) around the defect that is taken over whole, and of the rim beyond it that fades out."""
+CLEAR = 8.0
+"""Distance (px) from the defect beyond which the two pictures should agree: there the local match is learned."""
+MOST = 0.35
+"""Share of the photo above which a change is no defect any more."""
+EDITED_IN_PLACE = 0.1
+"""Share of differing pixels up to which the editor itself left the rest of the photo alone."""
+UNLIKE = 0.25
+"""Correlation of the two pictures' structure below which the editor drew another picture."""
+CUT = 0.02
+"""Share of the defect outside the region above which the note says so."""
+MOVED, ZOOMED = 0.5, 0.002
+"""Displacement (px) and change of scale from which the note says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Isolated:
+    """The photo with the defect laid in: ``rgb`` (H, W, 3) float32 0-255, equal to the photo where ``alpha`` is 0.
+
+    ``alpha``: (H, W) float32 in [0, 1]. ``notes``: what the editor did to the rest and what was cut, in words.
+    """
+
+    rgb: Field
+    alpha: Field
+    notes: list[str]
+
+
+def isolate(photo: Image, returned: Image, region: Mask | None = None) -> Isolated:
+    """Lay the defect of an edited picture over the photo; both (H, W, 3) uint8 of one size.
+
+    ``region``: (H, W) bool, where the defect may be. Raises BackendError (EMPTY) where nothing changed, nothing changed
+    inside the region, or so much changed that no defect can be told from the rest.
+    """
+    changed = differs(photo, returned)
+    notes: list[str] = []
+    if changed.mean() <= EDITED_IN_PLACE:
+        mask, matched = find_exact(photo, returned, changed).mask, returned.astype(np.float32)
+    else:
+        seen = compare(photo, returned)
+        refuse_another_picture(seen)
+        affine = rescaled(seen.affine, 1 / seen.scale)
+        notes = said_of(seen, affine, photo)
+        mask = cv2.resize(seen.mask.astype(np.float32), photo.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
+        warped = warp(returned, affine)
+        matched = tone(warped, photo, ~widened(mask, photo, CLEAR))
+    if not mask.any():
+        raise empty("the editor returned the photo unchanged: name a visible defect, its place and its size")
+    if mask.mean() > MOST:
+        raise empty(f"the editor changed {100 * mask.mean():.0f}% of the photo: ask for one small, limited defect")
+    matched = levelled(photo, matched, mask)
+    alpha = rim(mask, photo)
+    if region is not None:
+        alpha, cut = inside_region(alpha, region)
+        if cut >= 0.999 or not (alpha > 0).any():
+            raise empty("the editor put the defect outside the region: name the place in the prompt")
+        if cut > CUT:
+            notes.append(f"the editor's defect reached beyond the region; {100 * cut:.0f}% of it was cut off")
+    if is_grey(photo):
+        matched = np.repeat(matched @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)
+    mixed = photo + alpha[..., None] * (np.clip(matched, 0, 255) - photo)
+    return Isolated(mixed.astype(np.float32), alpha, notes)
+
+
+def refuse_another_picture(seen: Comparison) -> None:
+    """Raise BackendError where two compared pictures do not show the same thing."""
+    if likeness(seen) < UNLIKE:
+        raise empty("the editor returned another picture: ask it to keep everything but one small place as it is")
+
+
+def likeness(seen: Comparison) -> float:
+    """Largest correlation of lightness over several scales, outside what changed; 1 where there is no structure."""
+    calm = seen.valid & ~seen.mask
+    found: list[float] = []
+    for sigma in (1.0, 3.0, 9.0):
+        a, b = (
+            (cv2.GaussianBlur(p[..., 0], (0, 0), sigma) - cv2.GaussianBlur(p[..., 0], (0, 0), 4 * sigma))[calm]
+            for p in (seen.normal, seen.anomaly)
+        )
+        if min(a.std(), b.std()) < 0.2:  # L: nothing to be seen at this scale
+            continue
+        found.append(float(np.corrcoef(a, b)[0, 1]))
+    return max(found, default=1.0)
+
+
+def said_of(seen: Comparison, affine: Affine, photo: Image) -> list[str]:
+    """What the editor did to the whole picture, in words."""
+    notes = []
+    shift = float(np.hypot(*seen.shift))
+    if shift >= MOVED:
+        notes.append(f"the editor shifted the picture by {shift:.1f} px; undone")
+    zoom = float(np.sqrt(abs(np.linalg.det(affine[:, :2])))) - 1
+    if abs(zoom) >= ZOOMED:
+        notes.append(f"the editor zoomed the picture by {100 * zoom:+.1f}%; undone")
+    return notes
+
+
+def unit(photo: Image) -> float:
+    """Scale of the widths in this module for a photo."""
+    return max(1.0, float(max(photo.shape[:2])) / UNIT)
+
+
+def distance(mask: Mask) -> Field:
+    """(H, W): distance in px to the nearest pixel of the mask."""
+    return np.asarray(cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+
+
+def widened(mask: Mask, photo: Image, width: float) -> Mask:
+    """The mask and ``width`` px (at 512) around it; all False for an empty mask."""
+    return np.asarray(distance(mask) <= width * unit(photo)) if mask.any() else mask
+
+
+def rim(mask: Mask, photo: Image) -> Field:
+    """Weight of the editor's picture: 1 on the defect and just around it, 0 from the end of the rim on."""
+    beyond = (distance(mask) - KEPT * unit(photo)) / (FADE * unit(photo))
+    t = np.clip(1 - beyond, 0, 1)
+    return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def levelled(photo: Image, matched: Field, mask: Mask) -> Field:
+    """Take away what is left of a smooth difference between the two pictures, as the defect's surroundings show it.
+
+    Normalised convolution of the difference outside the defect, on a reduced copy.
+    """
+    reach = 3 * CLEAR * unit(photo)
+    scale = min(1.0, UNIT / max(photo.shape[:2]))
+    size = (max(8, round(photo.shape[1] * scale)), max(8, round(photo.shape[0] * scale)))
+    calm = (~widened(mask, photo, CLEAR)).astype(np.float32)
+    difference = (photo - matched) * calm[..., None]
+    small, weight = (cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in (difference, calm))
+    total, share = np.zeros_like(small), np.zeros_like(weight)
+    for wider, part in (
+        (1, 1.0),
+        (4, 1e-2),
+        (16, 1e-4),
+    ):  # near first, far where nothing is near
+        sigma = wider * reach * scale
+        total += part * cv2.GaussianBlur(small, (0, 0), sigma)
+        share += part * cv2.GaussianBlur(weight, (0, 0), sigma)
+    smooth = total / np.maximum(share, 1e-6)[..., None]
+    return np.asarray(matched + cv2.resize(smooth, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def inside_region(alpha: Field, region: Mask) -> tuple[Field, float]:
+    """The weight kept inside the region, fading towards its border, and the share of it that was cut off (0-1)."""
+    depth = np.asarray(cv2.distanceTransform(region.astype(np.uint8), cv2.DIST_L2, 5), np.float32)
+    kept = alpha * np.clip(depth / FADE, 0, 1)
+    return kept, 1 - float((alpha * region).sum()) / float(alpha.sum())
+
+
+def is_grey(photo: Image) -> bool:
+    """Whether the three channels are the same."""
+    return bool((photo[..., 0] == photo[..., 1]).all() and (photo[..., 1] == photo[..., 2]).all())
+
+
+def empty(message: str) -> BackendError:
+    """The editor's answer holds no defect that can be used; another wording may help."""
+    return BackendError(message, FailureKind.EMPTY)
