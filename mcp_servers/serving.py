@@ -22,7 +22,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
-import anyio.to_thread
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
 from mcp.server.mcpserver.resources.templates import ResourceSecurity
@@ -35,7 +34,7 @@ from mcp_servers.backends import META_FAILURE, BackendChoice, BackendFacts, Choi
 from mcp_servers.errors import BackendError, FailureKind, ToolInputError
 from mcp_servers.images import ImageError
 from mcp_servers.store import Store, default_home
-from mcp_servers.threads import room, thread_count
+from mcp_servers.threads import compute, thread_count
 
 P = ParamSpec("P")
 
@@ -99,7 +98,7 @@ def make_tool(
                 raise BackendError(backend.problem, FailureKind.SETUP)
             if inspect.iscoroutinefunction(function):
                 return await function(*args, **kwargs)
-            return await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs), limiter=room())
+            return await compute(functools.partial(function, *args, **kwargs))
         except ToolInputError as error:
             raise ToolError(str(error)) from error
         except BackendError as error:

@@ -1,18 +1,22 @@
-"""How many tool calls a server computes at once: as many as there are cores, or as ``ANOMALY_AGENT_THREADS`` says.
+"""Where tools compute: in worker threads, one a core, or as many as ``ANOMALY_AGENT_THREADS`` says.
 
-More would only fight for the cores, each with its pictures in memory. Calls that wait for a service are not counted.
+More would only fight for the cores, each with its pictures in memory. Waiting for services needs no thread, and what
+the server itself does in threads (it reads its input in one) is not counted.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import anyio
+from anyio import to_thread
 from anyio.lowlevel import RunVar
 
 from mcp_servers.errors import ToolInputError
 
+R = TypeVar("R")
 _ROOM: RunVar[anyio.CapacityLimiter] = RunVar("room")
 
 
@@ -26,11 +30,11 @@ def thread_count(environ: Mapping[str, str] = os.environ) -> int:
     return int(text)
 
 
-def room() -> anyio.CapacityLimiter:
-    """The limiter that all computing tools of a server share."""
+async def compute(function: Callable[..., R], *args: object) -> R:
+    """Call a function in a worker thread, as soon as there is room for it, and give its result."""
     try:
-        return _ROOM.get()
+        room = _ROOM.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(thread_count())
-        _ROOM.set(limiter)
-        return limiter
+        room = anyio.CapacityLimiter(thread_count())
+        _ROOM.set(room)
+    return await to_thread.run_sync(function, *args, limiter=room)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from anyio.to_thread import run_sync
 from mcp_types import CallToolResult
 
 from mcp_servers.errors import BackendError, ToolInputError
@@ -26,6 +25,7 @@ from mcp_servers.image_gen.wish import Wish
 from mcp_servers.images import Photo
 from mcp_servers.serving import image_result
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 from mcp_servers.vision.types import Mask
 
 COARSE = 1.5
@@ -48,14 +48,14 @@ class Order:
 async def edit_remotely(store: Store, wish: Wish, editor: Editor, backend: str) -> CallToolResult:
     """Have the defect drawn and lay it over the photo. Raises ToolInputError and BackendError."""
     started = time.perf_counter()
-    order = await run_sync(prepare, store, wish, editor, backend)
+    order = await compute(prepare, store, wish, editor, backend)
     edited = await editor.edit(order.request)
     try:
-        result, isolated, notes = await run_sync(take_over, order, edited, editor)
+        result, isolated, notes = await compute(take_over, order, edited, editor)
     except BackendError as error:
         cost = edited.cost_usd or 0.0
         raise BackendError(str(error), error.kind, cost_usd=cost, attempts=edited.attempts) from error
-    handle = await run_sync(store.put, result)
+    handle = await compute(store.put, result)
     if edited.cost_usd is None:
         notes.append(f"the price of {edited.model} is not known: name it in a file for ANOMALY_AGENT_PRICES")
     facts = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from anyio.to_thread import run_sync
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
@@ -16,6 +15,7 @@ from mcp_servers.image_gen.remote import edit_remotely
 from mcp_servers.image_gen.wish import Wish
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 
 INSTRUCTIONS = "Edits a photo of a good part so that it shows one defect, as an editing prompt describes it."
 
@@ -56,7 +56,7 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         """
         wish = Wish(prompt, target_image, seed, region, example_image, example_mask, count, size, severity)
         if editor is None:
-            return await run_sync(edit_locally, store, wish)
+            return await compute(edit_locally, store, wish)
         return await edit_remotely(store, wish, editor, choice.name)
 
     return [make_tool(image_gen, title="Edit the photo", read_only=False, structured=False, backend=facts)]

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
 
-import anyio.to_thread
 from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
 
@@ -19,6 +18,7 @@ from mcp_servers.knowledge_retrieval.local import retrieve
 from mcp_servers.knowledge_retrieval.result import Retrieval
 from mcp_servers.serving import make_tool
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 from mcp_servers.vlm import parts_of
 
 INSTRUCTIONS = "Looks up how a defect looks on an object, where it occurs and what betrays a fake."
@@ -51,7 +51,7 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         task = partial(retrieve, item_name, anomaly_type)
         if part.name == "folder":
             task = partial(folder.retrieve_from_folder, item_name, anomaly_type, part.folder, store.home)
-        return await anyio.to_thread.run_sync(task)
+        return await compute(task)
 
     async def knowledge_retrieval(
         item_name: Annotated[str, Field(description='the object, e.g. "bottle"', max_length=200)],

@@ -6,7 +6,6 @@ import time
 from functools import partial
 from typing import Annotated
 
-import anyio.to_thread
 from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
@@ -16,6 +15,7 @@ from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.prompt_gen.model import PICTURES, write_prompt
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 from mcp_servers.vlm import Answer, facts_of
 from mcp_servers.vlm.choosing import notes_on_price
 
@@ -62,9 +62,9 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         Call it once, first. Later prompts are refinements of this one, made from quality_eval's review.
         """
         started = time.perf_counter()
-        handle, photo = await anyio.to_thread.run_sync(store.resolve, image)
+        handle, photo = await compute(store.resolve, image)
         if choice.name == "local":
-            made = await anyio.to_thread.run_sync(partial(generate_prompt, photo.view(), item_name, anomaly_type))
+            made = await compute(partial(generate_prompt, photo.view(), item_name, anomaly_type))
             answer = Answer(made, 0.0, 0)
         else:
             answer = await write_prompt(photo.view(), item_name, anomaly_type, choice)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from mcp_servers.quality_eval.advice import joined
 from mcp_servers.quality_eval.local import evaluate
 from mcp_servers.quality_eval.local.verdict import Verdict
 from mcp_servers.quality_eval.model import judge
+from mcp_servers.threads import compute
 from mcp_servers.vlm import Answer, parts_of
 from mcp_servers.vlm.choosing import notes_on_price
 
@@ -67,7 +67,7 @@ async def rule(
     for part in parts:
         if part.name == "local":
             task = partial(evaluate, normal, anomaly, item_name, anomaly_type, profile, threshold)
-            answers["local"] = Answer(await anyio.to_thread.run_sync(task), 0.0, 0)
+            answers["local"] = Answer(await compute(task), 0.0, 0)
     async with anyio.create_task_group() as group:
         for part in parts:
             if part.name != "local":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Annotated
 
-import anyio.to_thread
 import numpy as np
 from mcp.server.mcpserver.tools import Tool
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from mcp_servers.quality_eval.model import PICTURES
 from mcp_servers.quality_eval.panel import rule
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store, same_scale_views
+from mcp_servers.threads import compute
 from mcp_servers.vlm import facts_of
 
 INSTRUCTIONS = "Judges a synthesized defect: scores for location and quality, and a review that says what to change."
@@ -72,9 +72,7 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         The review names what to change, most important first. Call it after every image_gen.
         """
         started = time.perf_counter()
-        anomaly_handle, normal_handle, normal, anomaly = await anyio.to_thread.run_sync(
-            views, anomaly_image, normal_image
-        )
+        anomaly_handle, normal_handle, normal, anomaly = await compute(views, anomaly_image, normal_image)
         ruling = await rule(normal, anomaly, item_name, anomaly_type, threshold, choice)
         return Evaluation(
             **ruling.verdict.model_dump(),

@@ -69,17 +69,13 @@ def paid(spec: ToolSpec, options: dict[str, str], calls: Path) -> ToolSpec:
 def instant(tool: str, arguments: dict[str, Any], store: Store) -> CallToolResult:
     """The least that an agent goes on with: the photo itself as the edited image and as the mask."""
     handle = store.resolve(arguments.get("target_image") or arguments.get("anomaly_image") or arguments["image"])[0]
-    facts: dict[str, Any] = {"backend": "instant", "cost_usd": 0.0, "note": ""}
+    facts: dict[str, Any] = {"backend": "instant", "model": "", "cost_usd": 0.0, "seconds": 0.0, "note": ""}
     facts |= {name: value for name, value in arguments.items() if isinstance(value, str | float)}
+    judged = {"score": 9.0, "location_score": 5.0, "quality_score": 4.0, "review": "", "passed": True}
     facts |= {
-        "prompt_gen": {
-            "prompt": "Using the provided image, change it.",
-            "family": "scratch",
-            "known": True,
-        },
+        "prompt_gen": {"prompt": "Using the provided image, change it.", "family": "scratch", "known": True},
         "image_gen": {"image": handle, "target_image": handle},
-        "quality_eval": {"score": 9.0, "location_score": 5.0, "quality_score": 4.0, "review": "", "passed": True}
-        | {"measurements": {}},
+        "quality_eval": judged | {"measurements": {}, "disagreement": 0.0},
         "mask_gen": {"found": True, "mask": handle, "area_fraction": 0.01, "boxes": [], "confidence": 1.0},
     }[tool]
     text = [TextContent(type="text", text=json.dumps(facts))]
