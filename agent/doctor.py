@@ -162,8 +162,11 @@ async def check_tools(
             async with Toolbox(servers_of(options, [photo.parent]), options.call_timeout) as toolbox:
                 if ready:
                     servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
-                    chosen = ", ".join(f"{role} {getattr(options, role) or 'as set'}" for role in BACKEND_ROLES)
-                    found(Check("tools", "ok", f"{servers}: all five" + ("" if options.server else f" ({chosen})")))
+                    backends = ((name, toolbox.backend(name)) for name in FIVE_TOOLS)
+                    told = ", ".join(
+                        " ".join(filter(None, (name, b.get("name"), b.get("model")))) for name, b in backends
+                    )
+                    found(Check("tools", "ok", f"{servers}: {told}"))
                     if policies:
                         found(await check_call(policies, toolbox, photo))
             return ready

@@ -161,18 +161,19 @@ CALL = '<tool_call>{"name": "mask_gen", "arguments": {"anomaly_image": 2}}</tool
     [
         Says(f"<think>first I ponder</think>\n{THOUGHT}{CALL}"),
         Says(f"first I ponder</think>\n\n{THOUGHT}{CALL}"),
+        Says(f"<think>I may write {THOUGHT}{CALL}</think>{THOUGHT}{CALL}"),
         Says(f"{THOUGHT}{CALL}", message={"reasoning_content": "first I ponder"}),
         Says(f"{THOUGHT}{CALL}", message={"reasoning": "first I ponder"}),
     ],
-    ids=["tags", "closing tag alone", "reasoning_content", "reasoning"],
+    ids=["tags", "closing tag alone", "rehearsed", "reasoning_content", "reasoning"],
 )
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
 def test_what_a_reasoning_model_thought_is_recorded_and_not_said(said: Says, streamed: bool) -> None:
-    with FakeOpenAI([said]) as server:
-        (reply,) = ask(choice(server.url), on_text=(lambda _: None) if streamed else None)
+    with FakeOpenAI([said], stop="ignores") as server:
+        (reply,) = ask(choice(server.url, stop=False), on_text=(lambda _: None) if streamed else None)
     assert reply.text == THOUGHT + CALL
     assert reply.call
-    assert reply.call.reasoning == "first I ponder"
+    assert reply.call.reasoning in ("first I ponder", f"I may write {THOUGHT}{CALL}")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,24 @@ def test_a_native_model_may_answer_by_function_or_in_words(said: Says) -> None:
         (reply,) = ask(choice(server.url, dialect="native"))
     assert parse_turn(reply.text).action == DONE.action
     assert reply.problem == ""
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [{"function": {"name": "mask_gen", "arguments": '{"anomaly_image": 2}'}}],
+        [{"function": {"name": "mask_gen", "arguments": {"anomaly_image": 2}}}],
+        [{"id": "a", "function": {"name": "mask_gen"}}, {"function": {"arguments": '{"anomaly_'}},
+         {"function": {"arguments": 'image": 2}'}}],
+    ],
+    ids=["without a number", "as an object", "in pieces without a number"],
+)  # fmt: skip
+def test_function_calls_are_read_as_servers_really_send_them(pieces: list[dict[str, Any]]) -> None:
+    chunks = [{"choices": [{"index": 0, "delta": {"tool_calls": [piece]}}]} for piece in pieces]
+    data = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    with FakeOpenAI([Raw(data.encode(), "text/event-stream")]) as server:
+        (reply,) = ask(choice(server.url, dialect="native"), on_text=lambda _: None)
+    assert parse_turn(reply.text).action == MASK.action
 
 
 def test_a_server_that_reads_the_tags_away_is_understood_in_the_text_dialect() -> None:
