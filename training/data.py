@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.policies.pictures import IMAGE_SIDE
-from agent.session import SessionError, read_session
+from agent.session import Session, SessionError, read_session
 from training.examples import DataError, Example, example_of
 from training.reward_config import RewardConfig, RewardConfigError, load_reward_config
 from training.sessions import find_sessions
@@ -47,12 +47,19 @@ class Selection:
     """Longest side in pixels of the pictures."""
     rewards: RewardConfig = field(default_factory=RewardConfig)
 
+    def refusal(self, session: Session) -> str:
+        """Why a session is not wanted, by its first and last line and whether the policy ever spoke; "" where it is."""
+        stop = (session.end or {}).get("stop_reason")
+        policy = (session.start.get("policy") or {}).get("name")
+        if stop not in self.stop_reasons:
+            return f"stopped by {stop}"
+        if self.policies and policy not in self.policies:
+            return f"policy {policy or 'unnamed'}"
+        spoke = any(event.get("role") == "assistant" for event in session.of_type("message"))
+        return "" if spoke else "no turn at all"
+
     def objection(self, example: Example) -> str:
         """Why an example is not wanted; "" where it is."""
-        if example.stop_reason not in self.stop_reasons:
-            return f"stopped by {example.stop_reason}"
-        if self.policies and example.policy not in self.policies:
-            return f"policy {example.policy or 'unnamed'}"
         if example.repairs and not self.repairs:
             return "turns that could not be used"
         if example.refusals and not self.refusals:
@@ -118,15 +125,13 @@ def read_examples(places: Sequence[str | Path], selection: Selection | None = No
                 raise DataError(f"{error} ({cure})") from error
             left_out.append(LeftOut(str(folder), "broken", str(error)))
             continue
-        reason = selection.objection(example) if example else "incomplete"
-        if example and not reason and not selection.duplicates:
-            key = _fingerprint(example)
-            reason = "duplicate" if key in seen else ""
-            seen.add(key)
-        if example and not reason:
-            chosen.append(example)
+        if isinstance(example, str):
+            left_out.append(LeftOut(str(folder), example))
+        elif (key := _fingerprint(example)) in seen and not selection.duplicates:
+            left_out.append(LeftOut(str(folder), "duplicate"))
         else:
-            left_out.append(LeftOut(str(folder), reason))
+            seen.add(key)
+            chosen.append(example)
     protocols = Counter(example.protocol_hash for example in chosen)
     if len(protocols) > 1 and not selection.mixed:
         found = ", ".join(f"{name[:12] or 'none'} ({count})" for name, count in protocols.most_common())
@@ -137,14 +142,17 @@ def read_examples(places: Sequence[str | Path], selection: Selection | None = No
     return Examples(chosen, left_out)
 
 
-def _read(folder: Path, selection: Selection) -> Example | None:
-    """The example of one session, None where it has no end. A torn log without an end is damaged."""
+def _read(folder: Path, selection: Selection) -> Example | str:
+    """The example of one session, or why it is not wanted. A torn log without an end is damaged."""
     session = read_session(folder)
-    if session.complete:
-        return example_of(session, selection.rewards, selection.side)
-    if session.torn:
-        raise DataError(f"{folder}: the last line is torn and the session has no end, its episode was cut short")
-    return None
+    if not session.complete:
+        if session.torn:
+            raise DataError(f"{folder}: the last line is torn and the session has no end, its episode was cut short")
+        return "incomplete"
+    if reason := selection.refusal(session):
+        return reason
+    example = example_of(session, selection.rewards, selection.side)
+    return selection.objection(example) or example
 
 
 def _fingerprint(example: Example) -> str:

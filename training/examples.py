@@ -98,8 +98,8 @@ def example_of(session: Session, rewards: RewardConfig, side: int) -> Example:
     if trace.unusable > int((session.end or {}).get("repairs") or 0):
         raise DataError(f"{where}: {_unreadable(session)}: the log was edited or damaged, leave this session out")
     messages, pictures = _conversation(session, trace)
-    if not pictures or not any(message["role"] == "assistant" for message in messages):
-        raise DataError(f"{where}: the log holds no conversation about a photo: leave this session out")
+    if not pictures:
+        raise DataError(f"{where}: the conversation shows no photo: leave this session out")
     start, task = session.start, dict(session.start.get("task") or {})
     totals = logged_totals(session, rewards.hash)
     constructed = start.get("constructed")
@@ -181,11 +181,9 @@ def _unreadable(session: Session) -> str:
 
 
 def _sources(constructed: Any) -> set[str]:
-    """Fingerprints of the real photo that a constructed session was made from."""
-    source = constructed.get("source") if isinstance(constructed, dict) else None
-    if isinstance(source, dict):
-        source = source.get("sha256") or source.get("image")
-    return {str(source)} if source else set()
+    """The real defect that a constructed session was made from, and the photograph that its image was cut from."""
+    told = constructed if isinstance(constructed, dict) else {}
+    return {str(told[name]) for name in ("source", "photograph") if told.get(name)}
 
 
 def _path(session: Session, entry: dict[str, Any]) -> Path:

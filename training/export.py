@@ -26,6 +26,9 @@ FACTS = (
     "original_sha256", "protocol_hash", "repairs", "refusals",
 )  # fmt: skip
 """Columns beside messages, images, item_name and anomaly_type."""
+OBSERVATION_ROLE = "user"
+"""Role of a tool's observation in a data set: as the agent sends it to a model, and since TRL fills no image into a
+message of the role "tool". The project's chat template renders both alike."""
 
 
 def to_dataset(examples: Sequence[Example], cache: Path | None = None) -> datasets.Dataset:
@@ -54,20 +57,28 @@ def to_dataset(examples: Sequence[Example], cache: Path | None = None) -> datase
         }
     )
     with tempfile.TemporaryDirectory(prefix="examples-") as scratch:
-        return datasets.Dataset.from_generator(
-            _rows,
-            features=features,
-            gen_kwargs={"examples": list(examples)},
-            cache_dir=str(cache or scratch),
-            keep_in_memory=cache is None,
-            writer_batch_size=16,
-        )
+        try:
+            return datasets.Dataset.from_generator(
+                _rows,
+                features=features,
+                gen_kwargs={"examples": list(examples)},
+                cache_dir=str(cache or scratch),
+                keep_in_memory=cache is None,
+                writer_batch_size=16,
+            )
+        except datasets.exceptions.DatasetGenerationError as error:
+            raise DataError(f"the data set cannot be written: {error.__cause__ or error}") from error
+
+
+def trainer_messages(example: Example) -> list[dict[str, Any]]:
+    """An example's messages with the roles that trainers know what to do with: system, user and assistant."""
+    return [{**m, "role": OBSERVATION_ROLE} if m["role"] == "tool" else m for m in example.messages]
 
 
 def _rows(examples: Sequence[Example]) -> Iterator[dict[str, Any]]:
     for example in examples:
         yield {
-            "messages": list(example.messages),
+            "messages": trainer_messages(example),
             "images": [{"bytes": png, "path": None} for png in example.images],
             "item_name": str(example.task.get("item_name", "")),
             "anomaly_type": str(example.task.get("anomaly_type", "")),
@@ -181,7 +192,8 @@ content parts, `images` the pictures in the order of the image parts. Load it wi
 |---|---|{"---|" * len(KINDS)}---|
 {kinds}
 
-- Sessions read: {facts["sessions_read"]}; photos: {facts["photos"]}; constructed from real defects: {facts["constructed"]}
+- Sessions read: {facts["sessions_read"]}; photos: {facts["photos"]}
+- Constructed from real defects: {facts["constructed"]}
 - Policies: {policies}
 - Examples added to (or taken from) training for balance: {facts["balance"]}; seed {facts["seed"]}
 - Splits share no photo

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -34,8 +35,9 @@ RECORDED = "recorded"
 
 @dataclass(slots=True)
 class Scored:
-    """What became of one session. ``status``: appended, kept (was there already), scored (--dry-run), incomplete, or
-    damaged; ``problem`` says what is wrong in the last two."""
+    """What became of one session. ``status``: appended, kept (was there already), scored (--dry-run), incomplete,
+    unjudged (the other judge refused an image, so nothing is appended: run again), or damaged; ``problem`` says what is
+    wrong in the last three. ``recorded_task``: R_task by the session's own judge."""
 
     session: str
     status: str
@@ -43,9 +45,9 @@ class Scored:
     stop_reason: str = ""
     judge: str = ""
     rewards: dict[str, float] = field(default_factory=dict)
+    recorded_task: float | None = None
     flags: Sequence[str] = ()
     excluded: str = ""
-    unjudged: dict[int, str] = field(default_factory=dict)
     cost_usd: float = 0.0
     problem: str = ""
 
@@ -83,14 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ToolboxError as error:
         print(f"error: {error}; what was scored before it is kept", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"error: a reward cannot be appended ({error}): make the session's folder writable", file=sys.stderr)
-        return 1
     if options.json:
         print(json.dumps(_report(results, config), indent=2, ensure_ascii=False))
     else:
         _print(results, config)
-    return 1 if any(result.status == "damaged" for result in results) else 0
+    return 1 if any(result.status in ("damaged", "unjudged") for result in results) else 0
 
 
 async def _rescore(folders: Sequence[Path], config: RewardConfig, options: argparse.Namespace) -> list[Scored]:
@@ -110,20 +109,26 @@ async def _one(folder: Path, config: RewardConfig, options: argparse.Namespace, 
         result.session_id = str(session.start.get("session_id", ""))
         if not session.complete:
             result.status = "incomplete"
-            result.problem = "it has no end: still being recorded, or cut short" + (
-                ", its last line is torn" * session.torn
-            )
+            torn = ", its last line is torn" if session.torn else ""
+            result.problem = f"it has no end: still being recorded, or cut short{torn}"
             return result
+        result.recorded_task = reward(read_trace(session), config).components["task"]
         if not options.force and _kept(session, config, result):
             return result
         verdicts = await rejudge(session, toolbox) if toolbox else None
+        result.cost_usd = verdicts.cost_usd if verdicts else 0.0
+        if verdicts and verdicts.refused:
+            result.status = "unjudged"
+            result.problem = "; ".join(f"image {number}: {why}" for number, why in verdicts.refused.items())
+            return result
+        score(session, config, result, verdicts)
+        if not options.dry_run:
+            append_events(folder, "reward", reward_events(result, config))
+            result.status = "appended"
     except SessionError as error:
-        result.problem = str(error)
-        return result
-    score(session, config, result, verdicts)
-    if not options.dry_run:
-        append_events(folder, "reward", reward_events(result, config))
-        result.status = "appended"
+        result.status, result.problem = "damaged", str(error)
+    except OSError as error:
+        result.status, result.problem = "damaged", f"the reward cannot be appended ({error}): make the log writable"
     return result
 
 
@@ -132,8 +137,6 @@ def score(session: Session, config: RewardConfig, result: Scored, verdicts: Verd
     rewards: Rewards = reward(read_trace(session), config, verdicts.scores if verdicts else None)
     result.status, result.stop_reason = "scored", str((session.end or {}).get("stop_reason"))
     result.rewards, result.flags, result.excluded = rewards.logged, rewards.flags, rewards.excluded
-    if verdicts:
-        result.unjudged, result.cost_usd = verdicts.refused, verdicts.cost_usd
 
 
 def reward_events(result: Scored, config: RewardConfig) -> list[dict[str, Any]]:
@@ -162,40 +165,51 @@ def _kept(session: Session, config: RewardConfig, result: Scored) -> bool:
 
 
 def _report(results: Sequence[Scored], config: RewardConfig) -> dict[str, Any]:
-    totals = [r.rewards["total"] for r in results if r.rewards and not r.excluded]
+    learnable = [result for result in results if result.rewards and not result.excluded]
     return {
         "scorer": SCORER,
         "scorer_version": SCORER_VERSION,
         "config": asdict(config),
         "config_hash": config.hash,
         "sessions": [asdict(result) for result in results],
-        "learnable": len(totals),
-        "mean_total": sum(totals) / len(totals) if totals else None,
+        "learnable": len(learnable),
+        "mean_total": _mean([result.rewards["total"] for result in learnable]),
+        "mean_task": _mean([result.rewards["task"] for result in learnable]),
+        "mean_recorded_task": _mean([result.recorded_task or 0.0 for result in learnable]),
         "cost_usd": sum(result.cost_usd for result in results),
     }
 
 
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
 def _print(results: Sequence[Scored], config: RewardConfig) -> None:
-    table = Table(title=f"Rewards by {SCORER} {SCORER_VERSION}, configuration {config.hash}", title_justify="left")
+    title = f"Rewards by {SCORER} {SCORER_VERSION}, configuration {config.hash}, judge {results[0].judge}"
+    table = Table(title=title, title_justify="left")
     table.add_column("session", overflow="fold")
-    for name in ("status", "stopped", "judge"):
+    for name in ("status", "stopped"):
         table.add_column(name)
     shown = {"task": "R_task", "reflection.paper": "R_ref paper", "reflection.running_max": "R_ref max",
              "behaviour": "R_beh", "total": "R"}  # fmt: skip
-    for title in shown.values():
-        table.add_column(title, justify="right")
+    for heading in shown.values():
+        table.add_column(heading, justify="right")
     table.add_column("notes", overflow="fold")
+    common = os.path.commonpath([Path(result.session).absolute().parent for result in results])
     for result in results:
-        notes = [*result.flags, *(f"image {n}: {why}" for n, why in result.unjudged.items())]
+        notes = list(result.flags)
         notes += [f"excluded: {result.excluded}"] * bool(result.excluded) + [result.problem] * bool(result.problem)
         figures = [f"{result.rewards[name]:.3f}" if name in result.rewards else "" for name in shown]
-        table.add_row(result.session, result.status, result.stop_reason, result.judge, *figures, "; ".join(notes))
+        name = os.path.relpath(result.session, common)
+        table.add_row(name, result.status, result.stop_reason, *figures, "; ".join(notes))
     console = Console(markup=False, highlight=False)
     console.print(table)
     report = _report(results, config)
     if report["mean_total"] is not None:
         console.print(f"mean R of {report['learnable']} sessions that may be learned from: {report['mean_total']:.3f}")
-    if report["cost_usd"]:
+    if results[0].judge != RECORDED and report["mean_task"] is not None:
+        own, other = report["mean_recorded_task"], report["mean_task"]
+        console.print(f"mean R_task: {own:.3f} by the judges of the recording, {other:.3f} by this one")
         console.print(f"judging again cost ${report['cost_usd']:.4f}")
 
 

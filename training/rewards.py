@@ -164,8 +164,9 @@ def behaviour_terms(trace: Trace, config: RewardConfig) -> dict[str, float]:
 def contradicts(trace: Trace) -> bool:
     """Whether the answer says something else than the tools did.
 
-    "success" needs a score that passed, "below_threshold" one that did not; "failed" may not disown an image that
-    passed unless mask_gen found nothing on it; mask_generated may not deny a mask. Another status is none of ours.
+    "success" needs a score that passed, "below_threshold" one that did not, and both a mask, since without one there
+    is no sample; "failed" may not disown an image that passed unless mask_gen found nothing on it; mask_generated may
+    not deny a mask. Another status is none of ours.
     """
     answer = trace.answer
     if answer is None:
@@ -177,9 +178,9 @@ def contradicts(trace: Trace) -> bool:
     if masks and masks[-1].found and not answer.mask_generated:
         return True
     if answer.status == "success":
-        return not passed
+        return not passed or not answer.mask_generated
     if answer.status == "below_threshold":
-        return passed
+        return passed or not answer.mask_generated
     return answer.status != "failed" or (passed and not (masks and not masks[-1].found))
 
 

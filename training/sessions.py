@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.session import LOG_NAME, Session, SessionError
+from training.rewards import SCORER, SCORER_VERSION
 
 
 def find_sessions(places: Sequence[str | Path]) -> list[Path]:
@@ -29,9 +30,9 @@ def find_sessions(places: Sequence[str | Path]) -> list[Path]:
 
 
 def logged_totals(session: Session, config_hash: str) -> list[dict[str, Any]]:
-    """The "total" reward events that were appended under one configuration, oldest first.
+    """The "total" reward events that this scorer appended under one configuration, oldest first, whoever judged.
 
     The total is the last event of every scoring, so it vouches for those before it.
     """
-    rewards = session.of_type("reward")
-    return [event for event in rewards if event.get("component") == "total" and event.get("config_hash") == config_hash]
+    key = {"component": "total", "config_hash": config_hash, "scorer": SCORER, "scorer_version": SCORER_VERSION}
+    return [event for event in session.of_type("reward") if all(event.get(name) == key[name] for name in key)]
