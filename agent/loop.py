@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 
 from agent.episode import Episode, Made
-from agent.policies import Policy, PolicyError
+from agent.policies import ModelCall, Policy, PolicyError
 from agent.protocol import (
     Answer,
     ImageRef,
@@ -91,6 +91,8 @@ class _Runner:
             self.say(Message("user", user_prompt(self.task), (self.episode.original,)))
             await self.turns(signatures)
         except PolicyError as error:
+            if error.call:
+                self.paid(error.call, self.episode.turns + 1)
             self.end(error.stop, str(error))
         except ToolboxError as error:
             self.end(StopReason.TOOL_ERROR, str(error))
@@ -100,10 +102,11 @@ class _Runner:
             reply = await self.policy.next_turn(self.messages, signatures)
             self.episode.turns += 1
             if reply.call:
-                self.session.append("model_call", turn=self.episode.turns, **reply.call.to_json())
-                self.episode.cost_usd += reply.call.cost_usd
+                self.paid(reply.call, self.episode.turns)
             self.say(Message("assistant", reply.text))
             try:
+                if reply.problem:
+                    raise ProtocolError(reply.problem)
                 turn = parse_turn(reply.text)
                 if isinstance(turn.action, Answer):
                     self.check(turn.action)
@@ -114,6 +117,11 @@ class _Runner:
                 continue
             await self.act(turn, turn.action)
         return self.end(StopReason.MAX_TURNS, f"no answer within {self.task.max_turns} turns: raise --max-turns")
+
+    def paid(self, call: ModelCall, turn: int) -> None:
+        """Log one call of the policy's model and add up its cost."""
+        self.session.append("model_call", turn=turn, **call.to_json())
+        self.episode.cost_usd += call.cost_usd
 
     async def act(self, turn: Turn, call: ToolCall) -> None:
         """Carry out one call, log it on both sides and tell the policy what came back."""

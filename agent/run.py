@@ -15,7 +15,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,12 +26,13 @@ from agent.demo import render_demo_photo
 from agent.episode import Episode
 from agent.loop import run_episode
 from agent.output import result_of, write_run
-from agent.policies.planner import Planner
+from agent.policies.choose import Policies, PolicyOptionError, add_policy_options, read_policy
 from agent.report.render import write_report
 from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
 from agent.task import StopReason, Task
+from agent.ticker import Ticker
 from agent.toolbox import BACKEND_ROLES, CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
 
 RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
@@ -96,6 +97,7 @@ def parser_of() -> argparse.ArgumentParser:
         help="seconds a tool call may take (default 120)",
     )
     parser.add_argument("--json", action="store_true", help="print result.json instead of a summary")
+    add_policy_options(parser)
     return parser
 
 
@@ -104,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
         return _run(argv, console)
-    except (InputError, SettingsError) as error:
+    except (InputError, SettingsError, PolicyOptionError) as error:
         console.print(f"error: {error}")
         return INPUT_UNUSABLE
     except KeyboardInterrupt:
@@ -116,11 +118,13 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
     parser = parser_of()
     apply_settings(parser, "run", os.environ, Path.cwd())
     options = parser.parse_args(argv)
+    policies = Policies(read_policy(options, os.environ))
     folder, task = _prepare(options)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does: recorded
     episode = Episode(task)
     try:
-        result = anyio.run(_episode, options, episode, folder, console.print)
+        with Ticker(console) as ticker:
+            result = anyio.run(_episode, options, policies, episode, folder, ticker)
         write_run(folder, episode, result)
         if (folder / "session" / LOG_NAME).exists():
             write_report(folder)
@@ -233,20 +237,22 @@ def _came_to_nothing(folder: Path) -> bool:
 
 
 async def _episode(
-    options: argparse.Namespace, episode: Episode, folder: Path, say: Callable[[str], None]
+    options: argparse.Namespace, policies: Policies, episode: Episode, folder: Path, ticker: Ticker
 ) -> dict[str, Any]:
     """Run the episode and give its result, also where it failed or was interrupted."""
     task = episode.task
     files = (Path(name) for name in (task.image, task.region, task.example_image, task.example_mask))
-    allow = {path.parent for path in files if path.is_absolute()}
-    servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
-    policy = Planner(task)
+    servers = servers_of(options, {path.parent for path in files if path.is_absolute()})
+    policy = policies.make(task, ticker.on_text)
+    if note := policies.choice.note():
+        episode.notes.append(note)
+        ticker.say(f"note: {note}")
     handles: dict[int, str] = {}
     error = None
     try:
-        async with Toolbox(servers, options.call_timeout) as toolbox:
+        async with policies, Toolbox(servers, options.call_timeout) as toolbox:
             with SessionWriter(folder / "session") as session:
-                await run_episode(task, policy, toolbox, session, say, episode)
+                await run_episode(task, policy, toolbox, session, ticker.say, episode)
             handles = {image.index: toolbox.handle_of(image) for image in episode.images}
     except SessionError as problem:
         raise InputError(str(problem)) from problem
@@ -255,6 +261,11 @@ async def _episode(
     except anyio.get_cancelled_exc_class():  # Ctrl-C: recorded by the loop; what was made is written all the same
         error = "interrupted"
     return result_of(episode, policy.name, handles, error)
+
+
+def servers_of(options: argparse.Namespace, allow: Collection[Path]) -> list[Server]:
+    """The tool servers of the options; the built-in one may read the folders of ``allow``."""
+    return [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
 
 
 def _backends(options: argparse.Namespace) -> list[str]:
