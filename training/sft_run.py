@@ -94,6 +94,7 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
 
 def arguments(config: SftConfig, held_out: bool) -> Any:
     """The trainer's arguments. Raises ConfigError where this machine cannot do what they ask for."""
+    import torch
     from trl import SFTConfig
 
     train = config.train
@@ -111,8 +112,8 @@ def arguments(config: SftConfig, held_out: bool) -> Any:
             gradient_accumulation_steps=train.accumulate,
             weight_decay=train.weight_decay,
             max_grad_norm=train.max_grad_norm,
-            gradient_checkpointing=train.gradient_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+            activation_checkpointing=train.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
             bf16=train.bf16,
             seed=train.seed,
             logging_steps=train.log_every,
@@ -122,6 +123,7 @@ def arguments(config: SftConfig, held_out: bool) -> Any:
             save_steps=train.save_every,
             save_total_limit=train.keep_checkpoints,
             dataloader_num_workers=train.workers,
+            dataloader_pin_memory=torch.cuda.is_available(),
             train_sampling_strategy="group_by_length",
             length_column_name=TOKENS,
             remove_unused_columns=False,

@@ -1,8 +1,9 @@
 """A tiny real Qwen3-VL, made on the spot: same classes, same files, same tokens as the 4B model, a few million weights.
 
-It has random weights and a byte-level BPE tokenizer trained on the protocol's own words (``phrases.py`` adds those that
-recur), and is saved as an ordinary model folder that ``AutoModelForImageTextToText`` and ``AutoProcessor`` load. Tests
-and the closed-circle example train it until it speaks the protocol, on the very path that a large model takes.
+It has random weights and a byte-level BPE tokenizer trained on the protocol's own words (with phrases that recur as one
+token each, see ``recurring.py``), and is saved as an ordinary model folder that ``AutoModelForImageTextToText`` and
+``AutoProcessor`` load. Tests and the closed-circle example train it until it speaks the protocol, on the very path that
+a large model takes.
 
     python -m training.tiny DIR [--size small] [--sessions SESSIONS] [--seed 0]
 """
@@ -22,7 +23,7 @@ from agent.session import SessionError, read_session
 from agent.task import Task
 from training.compat import without_video
 from training.handover import write_folder
-from training.phrases import recurring_phrases
+from training.recurring import recurring_phrases
 from training.sessions import find_sessions
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, size: TinySize) -> Qwen3VLCo
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.heads // 2,
         "head_dim": head,
+        "initializer_range": size.hidden**-0.5,  # the default suits models a hundred times as wide
         "max_position_embeddings": 32768,
         "rope_parameters": {
             "rope_type": "default",
