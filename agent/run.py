@@ -32,7 +32,15 @@ from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
 from agent.task import StopReason, Task
-from agent.toolbox import BACKEND_ROLES, CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
+from agent.toolbox import (
+    BACKEND_ROLES,
+    CALL_TIMEOUT,
+    SERVICE_TIMEOUT,
+    Server,
+    Toolbox,
+    ToolboxError,
+    builtin_server,
+)
 
 RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
 
@@ -91,9 +99,8 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument(
         "--call-timeout",
         type=float,
-        default=CALL_TIMEOUT,
         metavar="S",
-        help="seconds a tool call may take (default 120)",
+        help="seconds a tool call may take (default 120; 600 with a backend that is not local)",
     )
     parser.add_argument("--json", action="store_true", help="print result.json instead of a summary")
     return parser
@@ -162,6 +169,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         value = getattr(options, name)
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
+    if options.call_timeout is None:
+        options.call_timeout = SERVICE_TIMEOUT if _backends(options) else CALL_TIMEOUT
     if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
         raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
     if options.server and _backends(options):

@@ -31,6 +31,8 @@ from agent.protocol import FIVE_TOOLS, ImageRef, ToolCall
 from agent.task import Task
 
 CALL_TIMEOUT = 120.0
+SERVICE_TIMEOUT = 600.0
+"""Seconds for a call that may wait for a service, and ask it again."""
 CONNECT_TIMEOUT = 60.0
 DIED = "the server of {} died: run again; if it dies again, start it by hand to see why"
 ORIGINAL = "normal_image"
@@ -46,6 +48,7 @@ MENDABLE = frozenset({"refused", "empty"})
 BACKEND_ROLES = ("prompter", "editor", "judge", "knowledge", "masker")
 """The built-in server's options that choose the backend of prompt_gen, image_gen, quality_eval,
 knowledge_retrieval and mask_gen."""
+NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
 KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY", "XAI_API_KEY")
 
 
@@ -82,7 +85,11 @@ def builtin_server(allow: Sequence[Path], backends: Sequence[str] = ()) -> Serve
     """
     arguments = [argument for folder in allow for argument in ("--allow", str(folder))] + list(backends)
     passed = ("ANOMALY_AGENT_", "OMP_", "XDG_CACHE")
-    env = {key: value for key, value in os.environ.items() if key.startswith(passed) or key in KEYS}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith(passed) or key in KEYS or key.lower() in NETWORK
+    }
     root = str(Path(__file__).resolve().parent.parent)  # holds the sibling package in a checkout and when installed
     env["PYTHONPATH"] = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     return Server(command=(sys.executable, "-m", "mcp_servers", *arguments), env=env)
