@@ -35,7 +35,7 @@ from agent.protocol import (
     system_prompt,
     user_prompt,
 )
-from agent.run import FAILED, INPUT_UNUSABLE, InputError, parser_of, servers_of
+from agent.run import FAILED, INPUT_UNUSABLE, InputError, parser_of, servers_of, timeout_of
 from agent.settings import SettingsError, apply_settings
 from agent.task import Task
 from agent.toolbox import BACKEND_ROLES, Toolbox, ToolboxError
@@ -159,7 +159,7 @@ async def check_tools(
     ready = True
     while True:
         try:
-            async with Toolbox(servers_of(options, [photo.parent]), options.call_timeout) as toolbox:
+            async with Toolbox(servers_of(options, [photo.parent]), timeout_of(options)) as toolbox:
                 if ready:
                     servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
                     backends = ((name, toolbox.backend(name)) for name in FIVE_TOOLS)

@@ -16,7 +16,7 @@ from mcp_servers.errors import BackendError, FailureKind
 from mcp_servers.mask_gen.local.exact import find_exact
 from mcp_servers.mask_gen.local.register import Affine, rescaled, tone, warp
 from mcp_servers.mask_gen.local.registered import Comparison, compare
-from mcp_servers.vision.pixels import differs
+from mcp_servers.vision.pixels import differs, length, percentile
 from mcp_servers.vision.types import Field, Image, Mask
 
 UNIT = 512
@@ -29,8 +29,11 @@ MOST = 0.35
 """Share of the photo above which a change is no defect any more."""
 EDITED_IN_PLACE = 0.1
 """Share of differing pixels up to which the editor itself left the rest of the photo alone."""
-UNLIKE = 0.25
-"""Correlation of the two pictures' structure below which the editor drew another picture."""
+UNLIKE, UNREST = 0.5, 8.0
+"""Correlation of the pictures' structure below which, and difference (dE) of the 3% least alike pixels outside the
+defect above which, the editor drew another picture."""
+SCATTERED = 0.07, 0.5
+"""Share of the photo that changed, and share that the box around it takes, above which no defect stands out."""
 CUT = 0.02
 """Share of the defect outside the region above which the note says so."""
 MOVED, ZOOMED = 0.5, 0.002
@@ -61,7 +64,7 @@ def isolate(photo: Image, returned: Image, region: Mask | None = None) -> Isolat
         mask, matched = find_exact(photo, returned, changed).mask, returned.astype(np.float32)
     else:
         seen = compare(photo, returned)
-        refuse_another_picture(seen)
+        refuse(seen)
         affine = rescaled(seen.affine, 1 / seen.scale)
         notes = said_of(seen, affine, photo)
         mask = cv2.resize(seen.mask.astype(np.float32), photo.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
@@ -85,10 +88,21 @@ def isolate(photo: Image, returned: Image, region: Mask | None = None) -> Isolat
     return Isolated(mixed.astype(np.float32), alpha, notes)
 
 
-def refuse_another_picture(seen: Comparison) -> None:
-    """Raise BackendError where two compared pictures do not show the same thing."""
-    if likeness(seen) < UNLIKE:
+def refuse(seen: Comparison) -> None:
+    """Raise BackendError where two compared pictures do not show the same thing, or no defect stands out."""
+    if likeness(seen) < UNLIKE or unrest(seen) > UNREST:
         raise empty("the editor returned another picture: ask it to keep everything but one small place as it is")
+    box = cv2.boundingRect(seen.mask.astype(np.uint8))
+    if seen.mask.mean() > SCATTERED[0] and box[2] * box[3] > SCATTERED[1] * seen.mask.size:
+        raise empty("the editor changed the photo all over: ask for one defect in one small place")
+
+
+def unrest(seen: Comparison) -> float:
+    """97th percentile of the local colour difference (dE) outside what changed; 0 where nothing is outside."""
+    difference = length(cv2.GaussianBlur(seen.anomaly - seen.normal, (0, 0), 1.5))
+    near = cv2.dilate(seen.mask.astype(np.uint8), np.ones((15, 15), np.uint8)) > 0
+    rest = difference[seen.valid & ~near]
+    return percentile(rest, 97) if rest.size else 0.0
 
 
 def likeness(seen: Comparison) -> float:
