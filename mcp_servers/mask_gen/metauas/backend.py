@@ -98,7 +98,7 @@ def _probability(normal: Image, anomaly: Image, checkpoint: Checkpoint, device: 
         return nn.functional.interpolate(values, size=size, mode="bilinear", align_corners=True)
 
     def prepared(photo: Image) -> torch.Tensor:
-        values = torch.from_numpy(np.ascontiguousarray(photo)).to(device).permute(2, 0, 1)[None].float() / 255
+        values = torch.tensor(photo, device=device).permute(2, 0, 1)[None].float() / 255
         return resized(values, (checkpoint.side, checkpoint.side))
 
     with _running, torch.inference_mode(), torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
