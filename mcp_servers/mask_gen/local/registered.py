@@ -11,8 +11,9 @@ import itertools
 import cv2
 import numpy as np
 
+from mcp_servers.mask_gen.local.alike import ALIKE, agreement
 from mcp_servers.mask_gen.local.register import align, match, warp
-from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
+from mcp_servers.mask_gen.local.result import MaskResult, different, found, nothing
 from mcp_servers.mask_gen.local.shape import hysteresis, lab_of, visible
 from mcp_servers.vision.pixels import length
 from mcp_servers.vision.types import Field, Image, Mask
@@ -36,9 +37,10 @@ SEED_Z, GROW_Z = 9.0, 3.0
 def find_registered(normal: Image, anomaly: Image) -> MaskResult:
     """Find the defect in an edited photo of which no pixel can be trusted to be unchanged.
 
-    Registration, sharpness and colour match (register.py); local RMS colour difference at three scales, each
-    against the level expected at that local gradient; robust z-score; hysteresis; the visible part of what
-    remains. Works on copies of at most ``WORK`` px; the mask is returned at full size.
+    Registration, sharpness and colour match (register.py); a check that it is the same photo (alike.py); local RMS
+    colour difference at three scales, each against the level expected at that local gradient; robust z-score;
+    hysteresis; the visible part of what remains. Works on copies of at most ``WORK`` px; the mask is returned at
+    full size.
     """
     height, width = normal.shape[:2]
     scale = min(1.0, WORK / max(height, width))
@@ -54,6 +56,9 @@ def find_registered(normal: Image, anomaly: Image) -> MaskResult:
     valid = warp(np.ones((h, w), np.float32), affine) > 0.99
     valid &= inside(affine, (h, w))
     rgb_n, rgb_a = match(small_n, warp(small_a, affine), valid)
+    alike = agreement(rgb_n, rgb_a)
+    if alike < ALIKE:
+        return different((height, width), alike, shift)
     lab_n, lab_a = lab_of(rgb_n), lab_of(rgb_a)
     mask, peak, difference = changed(lab_n, lab_a, valid)
     if not mask.any():

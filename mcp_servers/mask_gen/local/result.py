@@ -26,7 +26,7 @@ class MaskResult:
     identical, else "registered", with ``shift`` the (x, y) displacement in pixels, at the picture's centre, of
     the edited photo against the normal one; "metauas" where the network of that name compared them. ``note`` is one
     sentence for people and models. ``agreement`` in [0, 1]: intersection over union with a second mask generator's
-    mask, where one was asked.
+    mask, where one was asked. ``same`` is False where the two are not the same photo, so that nothing can be found.
     """
 
     mask: Mask
@@ -38,6 +38,7 @@ class MaskResult:
     shift: tuple[float, float]
     note: str
     agreement: float | None = None
+    same: bool = True
 
 
 def found(mask: Mask, confidence: float, method: Method, shift: tuple[float, float]) -> MaskResult:
@@ -64,6 +65,15 @@ def nothing(
 ) -> MaskResult:
     """No defect: an empty mask of ``shape`` (H, W) and the reason ``why``."""
     return MaskResult(np.zeros(shape, bool), False, confidence, 0.0, [], method, shift, f"No defect found: {why}.")
+
+
+def different(shape: tuple[int, int], alike: float, shift: tuple[float, float]) -> MaskResult:
+    """Not the same photo: an empty mask of ``shape`` (H, W); ``alike`` in [-1, 1] is how far fine detail agrees."""
+    note = (
+        "No defect found: these are not the same photo, or all of it was redrawn (fine detail agrees to "
+        f"{100 * max(0.0, alike):.0f}% where it agrees best): compare an edited image with the photo it was made from."
+    )
+    return MaskResult(np.zeros(shape, bool), False, 0.0, 0.0, [], "registered", shift, note, same=False)
 
 
 def boxes_of(mask: Mask) -> list[Box]:

@@ -12,8 +12,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from mcp_servers.errors import BackendError, FailureKind
 
@@ -139,7 +140,7 @@ def _unpicklable(name: str, reason: str) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[BufferedReader]:
     """The file, open for reading. Raises BackendError where it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -44,7 +44,11 @@ EPSILON, MOMENTUM = 1e-3, 0.01
 
 
 class Conv(nn.Conv2d):
-    """Convolution with TensorFlow's "same" padding on maps with even sides: the odd pixel goes right and below."""
+    """Convolution with TensorFlow's "same" padding on maps with even sides: the odd pixel goes right and below.
+
+    As in ``efficientnet_pytorch`` 0.6.3, with which MetaUAS was trained; from 0.7 on that package pads the third
+    stage's first block otherwise.
+    """
 
     def __init__(
         self, before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1, bias: bool = False
