@@ -15,8 +15,8 @@ from mcp_servers.vision.types import Field
 
 ALIKE = 0.55
 """Agreement below which two photos are not the same. Of 500 edited real photos (recoloured, moved, softened, with and
-without a real defect) the lowest had 0.72; the median of two photos of different parts lies between 0.2 and 0.5, higher
-only where parts look the same in the same fixture."""
+without a real defect) the lowest had 0.78. Of 793 pairs of different photos of one category two thirds lie below it:
+80 to 90% of cookies, boards, leather and toys, half of the ball screws, 15% of plates, which look much alike."""
 GRID = 16
 """Blocks along either side."""
 DETAIL = 0.5
