@@ -38,7 +38,7 @@ from agent.protocol import (
 from agent.run import FAILED, INPUT_UNUSABLE, InputError, parser_of, servers_of
 from agent.settings import SettingsError, apply_settings
 from agent.task import Task
-from agent.toolbox import BACKEND_ROLES, Toolbox, ToolboxError
+from agent.toolbox import BACKEND_ROLES, CALL_TIMEOUT, Toolbox, ToolboxError
 
 COLOURS = {"red": (220, 20, 20), "blue": (20, 40, 220)}
 QUESTION = "Which colour fills this picture: red or blue? Answer with that one word."
@@ -159,7 +159,7 @@ async def check_tools(
     ready = True
     while True:
         try:
-            async with Toolbox(servers_of(options, [photo.parent]), options.call_timeout) as toolbox:
+            async with Toolbox(servers_of(options, [photo.parent]), options.call_timeout or CALL_TIMEOUT) as toolbox:
                 if ready:
                     servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
                     told = ", ".join(_backend(toolbox, name) for name in FIVE_TOOLS)
