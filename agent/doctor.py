@@ -162,10 +162,7 @@ async def check_tools(
             async with Toolbox(servers_of(options, [photo.parent]), timeout_of(options)) as toolbox:
                 if ready:
                     servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
-                    backends = ((name, toolbox.backend(name)) for name in FIVE_TOOLS)
-                    told = ", ".join(
-                        " ".join(filter(None, (name, b.get("name"), b.get("model")))) for name, b in backends
-                    )
+                    told = ", ".join(_backend(toolbox, name) for name in FIVE_TOOLS)
                     found(Check("tools", "ok", f"{servers}: {told}"))
                     if policies:
                         found(await check_call(policies, toolbox, photo))
@@ -178,6 +175,11 @@ async def check_tools(
             if error.kind != "setup" or options.server or not role or getattr(options, role) == "local":
                 return False
             setattr(options, role, "local")
+
+
+def _backend(toolbox: Toolbox, tool: str) -> str:
+    facts = toolbox.backend(tool)
+    return " ".join(filter(None, (tool, facts.get("name"), facts.get("model"))))
 
 
 async def check_call(policies: Policies, toolbox: Toolbox, photo: Path) -> Check:
