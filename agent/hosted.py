@@ -28,7 +28,8 @@ class Hosted(Generic[T]):
     ) -> None:
         self._make, self._failures = make, failures
         self._wanted, self._settled, self._stop = anyio.Event(), anyio.Event(), anyio.Event()
-        self._error: Exception | None = None
+        self.error: Exception | None = None
+        """Why it could not be entered."""
         self.value: T | None = None
         """What the context gave; None while it is not entered."""
 
@@ -46,7 +47,7 @@ class Hosted(Generic[T]):
             except self._failures as error:
                 if self._settled.is_set():
                     raise
-                self._error = error
+                self.error = error
             finally:
                 self._settled.set()
 
@@ -58,8 +59,8 @@ class Hosted(Generic[T]):
         """The context's value, entered now where it was not yet."""
         self.want()
         await self._settled.wait()
-        if self._error is not None:
-            raise self._error
+        if self.error is not None:
+            raise self.error
         if self.value is None:
             raise RuntimeError("the context was left before it was entered")
         return self.value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import sys
 import time
@@ -46,6 +47,8 @@ NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file"
 KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY", "XAI_API_KEY")
 UNEVEN = 2
 """Calls by which the process that knows a photo already may be busier than another before that one is asked."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +162,14 @@ class McpTransport:
         failures = (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup)
         hosts = [Hosted(lambda: self._client(server), failures) for _ in range(number)]
         group = await self._stack.enter_async_context(anyio.create_task_group())
+
+        async def keep(host: Hosted[Client]) -> None:
+            await host.run()
+            if host.error:
+                logger.warning("another process of the tool server could not be started: %s", host.error)
+
         for host in hosts:
-            group.start_soon(host.run)
+            group.start_soon(keep, host)
             self._stack.callback(host.stop)
         return [_Process(hosted=host) for host in hosts]
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from agent.task import StopReason, Task
 from agent.toolbox import Server, Toolbox, builtin_server
 
 from .conftest import make_photo
-from .paid import DONE, EDIT, FAILED, JUDGE, MASK, Acts, Script, Shop
+from .paid import DONE, EDIT, FAILED, JUDGE, MASK, ROOT, Acts, Script, Shop
 
 
 @pytest.fixture
@@ -133,7 +136,10 @@ def test_a_server_takes_more_waiting_calls_at_once_than_it_has_threads(
     assert [len(one.episode.made) for one in done] == [1] * 64
 
 
-def test_the_death_of_the_server_is_told_once_in_every_episode(shop: Shop, photo_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_death_of_the_server_is_told_once_in_every_episode(
+    shop: Shop, photo_file: Path, tmp_path: Path, processes: int
+) -> None:
     shop.options = (f"image_gen=until:{tmp_path / 'go'},dies",)
 
     async def run() -> list[Finished]:
@@ -145,7 +151,8 @@ def test_the_death_of_the_server_is_told_once_in_every_episode(shop: Shop, photo
                 (tmp_path / "go").touch()
 
             group.start_soon(release_when_all_wait)
-            return await gather(tasks(photo_file, 8), scripted, shop.server(), tmp_path / "out", limit=6)
+            jobs = tasks(photo_file, 8)
+            return await gather(jobs, scripted, shop.server(), tmp_path / "out", processes, limit=6)
 
     done = anyio.run(run)
     assert len(done) == 8
@@ -219,3 +226,10 @@ def test_a_folder_that_holds_a_session_already_ends_that_task_alone(
     done = {one.number: one for one in anyio.run(run)}
     assert "already holds a session" in str(done[0].error)
     assert done[1].error is None
+
+
+def test_a_number_of_threads_that_is_none_is_refused_at_the_start() -> None:
+    env = os.environ | {"ANOMALY_AGENT_THREADS": "many", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "mcp_servers"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "ANOMALY_AGENT_THREADS=many: choose a number from 1 to 1024" in done.stderr

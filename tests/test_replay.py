@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import anyio
@@ -20,8 +19,8 @@ from agent.episode import Episode
 from agent.loop import run_episode
 from agent.policies import Policy
 from agent.policies.planner import Planner
+from agent.protocol import render_turn
 from agent.recorded_policy import RecordedPolicy
-from agent.recording_store import Entry, RecordingError, RecordingStore, key_of
 from agent.replay import Mode, Recording
 from agent.session import SessionWriter, read_session
 from agent.task import StopReason, Task
@@ -29,6 +28,7 @@ from agent.toolbox import Server, Toolbox, ToolboxError
 
 from .conftest import make_photo
 from .paid import DONE, EDIT, JUDGE, MASK, PROMPT, ROOT, Script, Shop, call
+from .servers.fake_openai import FakeOpenAI, Says
 
 PICTURES = ("original", "anomaly", "mask", "overlay")
 
@@ -263,6 +263,27 @@ def test_a_models_turns_are_replayed_without_one_call_of_it(shop: Shop, photo_fi
     assert "this turn of the policy script (key " in str(other.error)
 
 
+def test_a_run_on_an_openai_compatible_server_is_replayed_without_server_key_or_cost(
+    shop: Shop, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANOMALY_AGENT_POLICY_API_KEY", "sk-very-secret-key")
+    record, model = tmp_path / "record", ["--model", "some-model", "--policy-price", "1,2"]
+    replies = [Says(render_turn(turn)) for turn in (EDIT, JUDGE, MASK, DONE)]
+    with FakeOpenAI(replies) as fake:
+        assert shop.run(photo_file, tmp_path / "a", "--base-url", fake.url, *model, "--record", str(record)) == 0
+        assert len(fake.requests) == 4
+    paid = shop.calls()
+    monkeypatch.delenv("ANOMALY_AGENT_POLICY_API_KEY")
+    assert shop.run(photo_file, tmp_path / "b", *model, "--replay", str(record)) == 0
+    assert shop.calls() == paid
+    assert told(tmp_path / "a") == told(tmp_path / "b")
+    before, after = result_of(tmp_path / "a"), result_of(tmp_path / "b")
+    assert after["cost_usd"] == 0
+    assert after["ledger"]["policy"]["recorded_cost_usd"] == before["ledger"]["policy"]["cost_usd"] > 0
+    everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.suffix in (".json", ".jsonl"))
+    assert b"sk-very-secret-key" not in everything
+
+
 def test_the_same_call_in_one_recording_is_made_once(shop: Shop, photo_file: Path, tmp_path: Path) -> None:
     shop.options = (f"image_gen=until:{tmp_path / 'go'}",)
     recording = Recording(tmp_path / "record", Mode.RECORD)
@@ -315,53 +336,3 @@ def test_an_empty_recording_says_how_to_make_one(home: Path, photo_file: Path, t
 
     with pytest.raises(ToolboxError, match="record one with --record"):
         anyio.run(run)
-
-
-def test_keys_do_not_depend_on_order_or_on_how_a_number_is_written() -> None:
-    one = {"tool": "x", "arguments": {"threshold": 7.0, "box": [1, 2.0], "note": "größe"}}
-    same = {"arguments": {"note": "größe", "box": [1.0, 2], "threshold": 7}, "tool": "x"}
-    assert key_of(one) == key_of(same)
-    assert key_of(one) != key_of({**one, "tool": "y"})
-    assert key_of({"a": 1}) != key_of({"a": "1"})
-    with pytest.raises(ValueError, match="JSON"):
-        key_of({"a": float("nan")})
-
-
-def test_secrets_are_never_written(tmp_path: Path) -> None:
-    store = RecordingStore(
-        tmp_path, {"GEMINI_API_KEY": 'AIza"secret-value', "HF_TOKEN": "hf_abcdefgh", "HOME": "/root"}
-    )
-    entry = Entry({"tool": "x"}, {"error": 'denied for AIza"secret-value and hf_abcdefgh at /root'}, 1.0, 0.0)
-    key = store.put(entry)
-    store.put_servers(["s"], {"described": [{"name": "hf_abcdefgh"}], "tools": []})
-    written = "".join(path.read_text() for path in tmp_path.rglob("*.json"))
-    assert "secret-value" not in written
-    assert "hf_abcdefgh" not in written
-    kept = store.get(key)
-    assert kept is not None
-    assert kept.answer["error"] == "denied for [secret] and [secret] at /root"
-
-
-def test_writers_of_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
-    png = cv2.imencode(".png", make_photo())[1].tobytes()
-
-    def write(number: int) -> None:
-        for step in range(20):
-            RecordingStore(tmp_path).put(Entry({"step": step}, {"by": number}, 0.0, 0.0, {"image": png}))
-
-    threads = [Thread(target=write, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for step in range(20):
-        entry = RecordingStore(tmp_path).get(key_of({"step": step}))
-        assert entry is not None
-        assert entry.images["image"] == png
-    assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RecordingError, match=r"cannot be written .*: choose another folder"):
-        RecordingStore(tmp_path / "file" / "below").put(Entry({}, {}, 0.0, 0.0))
