@@ -176,9 +176,8 @@ def levelled(photo: Image, matched: Field, mask: Mask, unit_px: float) -> Field:
     scale = min(1.0, UNIT / max(photo.shape[:2]))
     size = (max(8, round(photo.shape[1] * scale)), max(8, round(photo.shape[0] * scale)))
     calm = (~widened(mask, CLEAR * unit_px)).astype(np.float32)
-    small, weight = (
-        cv2.resize(p, size, interpolation=cv2.INTER_AREA) for p in ((photo - matched) * calm[..., None], calm)
-    )
+    small = cv2.resize((photo - matched) * calm[..., None], size, interpolation=cv2.INTER_AREA)
+    weight = cv2.resize(calm, size, interpolation=cv2.INTER_AREA)
     total, share = np.zeros_like(small), np.zeros_like(weight)
     for wider, part in REACHES.items():
         sigma = wider * reach * scale
