@@ -197,7 +197,8 @@ def circle(plan: Plan, data: Path | None, folder: Path, say: Any) -> dict[str, A
     if data:
         say(f"building trajectories from {data}")
         built = str(sessions / "constructed")
-        command([sys.executable, "-m", "training.trajectories", str(data), "--out", built])
+        amount = ["--make-split", "0.333", "--count", str(plan.sessions // 4), "--weights", "1,1,0"]
+        command([sys.executable, "-m", "training.trajectories", str(data), "--out", built, *amount])
     say(f"training for {plan.steps} steps")
     first, last = train(plan, sessions, folder)
     shutil.copy(folder / "sft" / "curves.png", folder / "curves.png")
