@@ -50,6 +50,8 @@ ITEMS = (
 ANOMALIES = ("scratch", "crack", "dent", "stain", "rust", "hole", "contamination", "burn", "cut", "glue")
 SIZE = 192
 """Pixels of a photo's side; the model is shown half of it."""
+IMAGES = 2
+"""Attempts an episode may make: one, and one more with a refined prompt."""
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -59,7 +61,10 @@ ENVIRONMENT = os.environ | {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is done: sessions recorded, steps trained, episodes run, and how many items and anomalies occur."""
+    """How much is done: sessions recorded, steps trained, episodes run, and how many items and anomalies occur.
+
+    ``phrases``: the share of sessions in which a phrase recurs that is one token to the model.
+    """
 
     sessions: int = 200
     steps: int = 400
@@ -67,9 +72,10 @@ class Plan:
     items: int = len(ITEMS)
     anomalies: int = len(ANOMALIES)
     batch: int = 8
+    phrases: float = 0.05
 
 
-QUICK = Plan(sessions=16, steps=60, episodes=2, items=1, anomalies=1, batch=4)
+QUICK = Plan(sessions=16, steps=100, episodes=2, items=1, anomalies=1, batch=4, phrases=0.3)
 
 
 def render_photo(seed: int) -> np.ndarray[Any, Any]:
@@ -91,7 +97,7 @@ def make_tasks(plan: Plan, folder: Path, count: int, first: int) -> list[Task]:
         photo = folder / f"{seed}.png"
         cv2.imwrite(str(photo), render_photo(seed))
         item, anomaly = draw.choice(ITEMS[: plan.items]), draw.choice(ANOMALIES[: plan.anomalies])
-        tasks.append(Task(str(photo.resolve()), item, anomaly, seed=seed))
+        tasks.append(Task(str(photo.resolve()), item, anomaly, seed=seed, max_images=IMAGES))
     return tasks
 
 
@@ -111,12 +117,14 @@ async def record(tasks: Sequence[Task], folder: Path) -> None:
 
 def train(plan: Plan, sessions: Path, folder: Path) -> tuple[float, float]:
     """Make the tiny model, fine-tune it; the loss at the first and at the last logged step."""
-    make_tiny(folder / "tiny", session_texts([sessions]), TinySize(layers=3, heads=2, feed_forward=256, phrases=0.2))
+    size = TinySize(layers=3, heads=2, feed_forward=256, phrases=plan.phrases)
+    make_tiny(folder / "tiny", session_texts([sessions]), size)
     settings = {
         "output": json.dumps(str(folder / "sft")),
         "model.path": json.dumps(str(folder / "tiny")),
         "data.sessions": json.dumps([str(sessions)]),
-        "data.max_tokens": 900,
+        "data.max_tokens": 900,  # knowledge passages are too long for so small a model
+        "data.resample": "true",
         "train.max_steps": plan.steps,
         "train.batch_size": plan.batch,
         "train.save_every": plan.steps,
@@ -165,7 +173,7 @@ def act(task: Task, url: str, model: Path, folder: Path) -> dict[str, Any]:
     out = folder / str(task.seed)
     options = ["--item", task.item_name, "--anomaly", task.anomaly_type, "--seed", str(task.seed), "--out", str(out)]
     policy = ["--policy", "openai", "--base-url", url, "--model", str(model), "--temperature", "0"]
-    limits = ["--max-tokens", "400", "--image-side", str(SIZE // 2)]
+    limits = ["--max-tokens", "400", "--image-side", str(SIZE // 2), "--max-images", str(IMAGES)]
     command([sys.executable, "-m", "agent.run", task.image, *options, *policy, *limits, "--json"], may_fail=True)
     end = read_session(out).end or {}
     result = json.loads((out / "result.json").read_text(encoding="utf-8"))
@@ -189,7 +197,8 @@ def circle(plan: Plan, data: Path | None, folder: Path, say: Any) -> dict[str, A
     if data:
         say(f"building trajectories from {data}")
         built = str(sessions / "constructed")
-        command([sys.executable, "-m", "training.trajectories", str(data), "--out", built])
+        amount = ["--make-split", "0.333", "--count", str(plan.sessions // 4), "--weights", "1,1,0"]
+        command([sys.executable, "-m", "training.trajectories", str(data), "--out", built, *amount])
     say(f"training for {plan.steps} steps")
     first, last = train(plan, sessions, folder)
     shutil.copy(folder / "sft" / "curves.png", folder / "curves.png")

@@ -252,6 +252,28 @@ def test_a_picture_too_few_or_too_many_is_refused() -> None:
             check_example(replace(example, pictures=pictures), tiny_processor(), control, 96)
 
 
+def test_labels_are_the_assistants_turns_and_the_token_that_ends_them() -> None:
+    from training.collate import EpisodeCollator
+    from training.data import Selection, read_examples
+    from training.export import to_dataset
+
+    examples = read_examples([planner_sessions()], Selection(side=96))
+    rows = to_dataset(examples)
+    batch = EpisodeCollator(tiny_processor())([rows[n] for n in range(len(examples))])
+    for example, labels in zip(examples, batch["labels"].tolist(), strict=True):
+        learned = tiny_processor().tokenizer.decode([label for label in labels if label != -100])
+        assert learned == "".join(turn + "<|im_end|>" for turn in example.turns)
+
+
+def test_a_batch_whose_image_tokens_and_features_differ_is_never_made() -> None:
+    from training.encoding import EncodingError, check_image_tokens
+
+    image = tiny_processor().image_token_id
+    check_image_tokens([1, image, image], [(1, 2, 4)], tiny_processor())
+    with pytest.raises(EncodingError, match="1 image tokens for 2 image features"):
+        check_image_tokens([1, image], [(1, 2, 4)], tiny_processor())
+
+
 def test_the_length_counted_beforehand_is_the_length_trained_on() -> None:
     from training.collate import EpisodeCollator
     from training.data import Selection, read_examples
@@ -300,6 +322,14 @@ def test_a_chat_template_that_would_teach_something_else_is_refused(name: str, t
     processor.chat_template = template
     with pytest.raises(ConfigError, match=complaint):
         check_template(processor)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("zero3", "DEEPSPEED"), ("fsdp2", "FSDP")])
+def test_the_launchers_configurations_are_ones_that_accelerate_reads(name: str, kind: str) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(CONFIG.parent / "accelerate" / f"{name}.yaml"))
+    assert config.distributed_type == kind
 
 
 @pytest.mark.parametrize("name", ["tiny-cpu", "qwen3-vl-4b", "qwen3-vl-4b-lora-1gpu"])

@@ -13,6 +13,7 @@ An output folder holds ``model/`` (the result), ``adapter/`` (LoRA), ``curves.pn
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -50,13 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = check_config(changed(read_toml(options.config), options.set), SftConfig, str(options.config))
         from training.sft_run import run
 
-        run(config, options.resume)
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+        logging.getLogger("training").setLevel(logging.INFO)
+        figures = run(config, options.resume)
     except (ConfigError, DataError) as error:
         return _fail(str(error), UNUSABLE)
     except (EncodingError, SessionError, ToolboxError, OSError) as error:
         return _fail(str(error), FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted: go on with --resume", INTERRUPTED)
+    print("\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))
+    print(f"model: {config.output / 'model'}")
     return 0
 
 

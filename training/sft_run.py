@@ -24,8 +24,11 @@ from training.sft_data import TOKENS, Prepared, load, prepare
 logger = logging.getLogger("training")
 
 
-def run(config: SftConfig, resume: bool) -> None:
-    """Train, measure and hand over. Raises ConfigError, DataError, EncodingError, ToolboxError or OSError."""
+def run(config: SftConfig, resume: bool) -> dict[str, float]:
+    """Train, measure and hand over; the last figures. Raises ConfigError, DataError, EncodingError, ToolboxError or
+    OSError.
+    """
+    import torch
     from accelerate import PartialState
 
     output = config.output
@@ -42,10 +45,17 @@ def run(config: SftConfig, resume: bool) -> None:
         _same_training(config, output)
     trains, total = parameter_counts(trainer.model)
     logger.info("%d of %d weights train on %d sessions", trains, total, len(trainer.train_dataset))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            "the GPU's memory does not suffice: lower train.batch_size, model.image_side or data.max_tokens, or add a "
+            "[lora] section"
+        ) from error
     if trainer.eval_dataset is not None:
         trainer.evaluate()
     hand_over(config, trainer, processor, load(output).facts)
+    return last_figures(trainer.state.log_history)
 
 
 def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
