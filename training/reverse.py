@@ -1,0 +1,97 @@
+"""Reverse synthesis (Algorithm 2, step 1): the good photo behind the photo of a real defect.
+
+The defect is cut out by its true mask, widened until its halo is gone, and the hole is filled with patches of the good
+surface (exemplar.py), from the photo itself and, where little of the good surface is left, from good photos of the
+category. The result is measured before it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from mcp_servers.mask_gen.local.shape import ellipse, hysteresis, lab_of
+from mcp_servers.vision.scene import analyse
+from mcp_servers.vision.types import Image, Mask
+from training.exemplar import Source, fill_hole
+
+HALO = 0.012
+"""Width of a defect's halo beyond its mask, as a share of the photo's longer side."""
+TINT_REACH = 0.06
+"""How far beyond its mask a coloured defect's tint is followed, as a share of the longer side."""
+COLOURED = 10.0
+"""Distance in hue and saturation (CIE Lab a, b) to the surface from which a defect has a colour of its own."""
+SCARCE = 0.35
+"""Share of the part that the hole may take before good photos of the category are drawn on."""
+DONORS = 3
+
+
+def reverse(photo: Image, mask: Mask, good: Sequence[Image], rng: np.random.Generator) -> Image:
+    """The photo (H, W, 3) with the defect under ``mask`` (H, W) removed.
+
+    good: photos of good parts of the same category. Deterministic. Raises ValueError where no good surface is left.
+    """
+    tinted = tint_of(photo, mask)
+    hole = halo(tinted)
+    part = part_of(photo, tinted, hole)
+    own = Source(photo, part, ~hole)
+    scarce = np.count_nonzero(hole & part) > SCARCE * np.count_nonzero(part)
+    return fill_hole(own, choose_donors(own, good) if scarce else [], rng)
+
+
+def halo(mask: Mask) -> Mask:
+    """The mask (H, W) widened by what a defect changes around it."""
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), ellipse(max(2, round(HALO * max(mask.shape))))) > 0)
+
+
+def tint_of(photo: Image, mask: Mask) -> Mask:
+    """The mask (H, W) and what is connected to it and has the defect's own colour; the mask where it has none."""
+    reach = ellipse(max(4, round(TINT_REACH * max(mask.shape))))
+    near = cv2.dilate(mask.astype(np.uint8), reach) > 0
+    around = (cv2.dilate(near.astype(np.uint8), reach) > 0) & ~near & part_of(photo, mask, mask)
+    if np.count_nonzero(around) < 50:
+        return mask
+    tones = cv2.GaussianBlur(lab_of(photo), (0, 0), 1.0)[..., 1:]
+    away = tones - np.median(tones[around], axis=0)
+    strength = np.linalg.norm(away[mask], axis=1)
+    if float(np.median(strength)) < COLOURED:
+        return mask
+    tint = np.median(away[mask][strength >= np.median(strength)], axis=0)
+    length = float(np.linalg.norm(tint))
+    along = away @ (tint / length)
+    spread = float(np.percentile(np.abs(along[around]), 90))
+    return hysteresis(mask, mask | (near & (along > max(0.12 * length, spread))))
+
+
+def part_of(photo: Image, defect: Mask, hole: Mask) -> Mask:
+    """Where the good part is to be (H, W): where it shows, and where the defect lies; smooth inside the hole."""
+    scene = analyse(photo)
+    if scene.kind == "texture":
+        return scene.part.copy()
+    part = scene.part | defect
+    smooth = cv2.GaussianBlur(part.astype(np.float32), (0, 0), max(1.0, 0.008 * max(part.shape))) > 0.5
+    return np.where(hole, smooth, part)
+
+
+def choose_donors(own: Source, good: Sequence[Image]) -> list[Source]:
+    lab = lab_of(own.image)
+    def level(lab, where):
+        return np.median(lab[where], axis=0) if where.sum() > 50 else None
+    mine = [level(lab, own.usable & side) for side in (own.label, ~own.label)]
+    scored = []
+    for photo in good:
+        scene = analyse(photo)
+        theirs_lab = lab_of(photo)
+        theirs = [level(theirs_lab, side) for side in (scene.part, ~scene.part)]
+        gaps = [float(np.linalg.norm(a - b)) for a, b in zip(mine, theirs) if a is not None and b is not None]
+        shift = next((a - b for a, b in zip(mine, theirs) if a is not None and b is not None), np.zeros(3))
+        scored.append((sum(gaps)/max(1,len(gaps)), photo, scene, theirs_lab, shift))
+    scored.sort(key=lambda s: s[0])
+    out = []
+    for gap, photo, scene, theirs_lab, shift in scored[:DONORS]:
+        toned = cv2.cvtColor((theirs_lab + shift.astype(np.float32)).astype(np.float32), cv2.COLOR_LAB2RGB) * 255
+        out.append(Source(np.clip(np.rint(toned), 0, 255).astype(np.uint8), scene.part, np.ones_like(scene.part)))
+    return out
