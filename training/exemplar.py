@@ -22,8 +22,9 @@ Indices = NDArray[np.int64]
 
 RADIUS = 4
 """Half the side of a patch in px: 9 x 9."""
-STEP = 2
-"""Distance of the patches that are laid into the hole, in px."""
+STEP, WIDE_STEP = 2, 3
+"""Distance of the patches that are laid into the hole, in px, and into a hole of more than ``LARGE`` px."""
+LARGE = 12_000
 LABEL_WEIGHT = 300.0
 """Weight of the label channel in grey levels: a pixel on the wrong side of an outline costs more than any colour."""
 COARSEST = 20
@@ -91,7 +92,8 @@ def _shrunk(source: Source, level: int) -> Source:
     height, width = source.label.shape
     size = (max(8, width >> level), max(8, height >> level))
     part, usable = (
-        cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) for mask in (source.label, source.usable)
+        cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        for mask in (source.label, source.usable)
     )
     weight = source.usable.astype(np.float32)[..., None]
     total = cv2.resize(source.image * weight, size, interpolation=cv2.INTER_AREA)
@@ -150,7 +152,9 @@ class _Canvas:
                 colours = push_pull(own[..., :3], known.astype(np.float32))
             else:
                 there = self.good & ((self.pixels[..., 3] > 0) == label)
-                colours = np.broadcast_to(np.median(self.pixels[there if there.any() else self.good, :3], axis=0), out.shape)
+                colours = np.broadcast_to(
+                    np.median(self.pixels[there if there.any() else self.good, :3], axis=0), out.shape
+                )
             out[side & missing] = colours[side & missing]
         return out
 
@@ -172,14 +176,15 @@ class _Field:
         height, width = canvas.own_shape
         side = 2 * RADIUS + 1
         near = cv2.dilate(canvas.missing.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
-        self.ys, self.xs = (_grid(size) for size in (height, width))
+        step = WIDE_STEP if np.count_nonzero(canvas.missing) > LARGE else STEP
+        self.ys, self.xs = (_grid(size, step) for size in (height, width))
         self.grid = near[np.ix_(self.ys, self.xs)]
         rows, columns = np.nonzero(self.grid)
         self.at: Indices = (self.ys[rows] * canvas.width + self.xs[columns]).astype(np.int64)
         self.rows, self.columns = rows, columns
         depth = cv2.distanceTransform(canvas.missing.astype(np.uint8), cv2.DIST_L2, 3)
         self.trust = np.zeros(canvas.good.shape, np.float32)
-        self.trust[:height, :width] = TRUST ** depth
+        self.trust[:height, :width] = TRUST**depth
         self.choices: Indices = np.flatnonzero(canvas.centres)
         if len(self.choices) == 0:
             raise ValueError("no good patch is left to fill the hole with")
@@ -204,8 +209,10 @@ class _Field:
         """Start from the field of the level below, its positions doubled; sources keep their band."""
         table = np.full(coarser.grid.shape, -1, np.int64)
         table[coarser.rows, coarser.columns] = coarser.nearest
-        rows = np.clip(((self.ys[self.rows] - RADIUS) // 2) // STEP, 0, table.shape[0] - 1)
-        columns = np.clip(((self.xs[self.columns] - RADIUS) // 2) // STEP, 0, table.shape[1] - 1)
+        rows, columns = (
+            np.clip(np.searchsorted(coarse, (fine[at] - RADIUS) // 2 + RADIUS), 0, len(coarse) - 1)
+            for coarse, fine, at in ((coarser.ys, self.ys, self.rows), (coarser.xs, self.xs, self.columns))
+        )
         found = table[rows, columns]
         y, x = found // coarser.canvas.width, found % coarser.canvas.width
         own = (found >= 0) & (y < coarser.canvas.own_shape[0])
@@ -293,9 +300,9 @@ class _Field:
         return np.asarray(mean.reshape(height, self.canvas.width, 3)[:, :width], np.float32)
 
 
-def _grid(size: int) -> Indices:
+def _grid(size: int, step: int) -> Indices:
     """Where patches are laid along a side of ``size`` px, so that they cover all of it."""
-    return np.unique(np.append(np.arange(RADIUS, size - RADIUS, STEP), size - RADIUS - 1)).astype(np.int64)
+    return np.unique(np.append(np.arange(RADIUS, size - RADIUS, step), size - RADIUS - 1)).astype(np.int64)
 
 
 def _seam(canvas: _Canvas, field: _Field) -> Floats:
@@ -303,8 +310,9 @@ def _seam(canvas: _Canvas, field: _Field) -> Floats:
     missing = canvas.missing
     ring = (cv2.dilate(missing.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & ~missing
     gap = np.where(ring[..., None], canvas.own[..., :3] - field.vote(sharp=False), 0)
-    spread = cv2.GaussianBlur(gap, (0, 0), 1.5) / np.maximum(
-        cv2.GaussianBlur(ring.astype(np.float32), (0, 0), 1.5), 1e-3
-    )[..., None]
+    spread = (
+        cv2.GaussianBlur(gap, (0, 0), 1.5)
+        / np.maximum(cv2.GaussianBlur(ring.astype(np.float32), (0, 0), 1.5), 1e-3)[..., None]
+    )
     membrane = push_pull(np.asarray(spread, np.float32), ring.astype(np.float32))
     return np.where(missing[..., None], membrane, 0).astype(np.float32)

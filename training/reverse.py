@@ -7,15 +7,13 @@ category. The result is measured before it is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
+from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
 from mcp_servers.mask_gen.local.shape import ellipse, hysteresis, lab_of
 from mcp_servers.vision.scene import analyse
-from mcp_servers.vision.types import Image, Mask
+from mcp_servers.vision.types import Field, Image, Mask
 from training.exemplar import Source, fill_hole
 
 HALO = 0.012
@@ -27,19 +25,21 @@ COLOURED = 10.0
 SCARCE = 0.35
 """Share of the part that the hole may take before good photos of the category are drawn on."""
 DONORS = 3
+"""Good photos that patches are taken from then."""
 
 
-def reverse(photo: Image, mask: Mask, good: Sequence[Image], rng: np.random.Generator) -> Image:
+def reverse(photo: Image, mask: Mask, good: Callable[[], Sequence[Image]], rng: np.random.Generator) -> Image:
     """The photo (H, W, 3) with the defect under ``mask`` (H, W) removed.
 
-    good: photos of good parts of the same category. Deterministic. Raises ValueError where no good surface is left.
+    good: gives photos of good parts of the same category, asked only where they are needed. Deterministic. Raises
+    ValueError where no good surface is left.
     """
     tinted = tint_of(photo, mask)
     hole = halo(tinted)
     part = part_of(photo, tinted, hole)
     own = Source(photo, part, ~hole)
     scarce = np.count_nonzero(hole & part) > SCARCE * np.count_nonzero(part)
-    return fill_hole(own, choose_donors(own, good) if scarce else [], rng)
+    return fill_hole(own, choose_donors(own, good()) if scarce else [], rng)
 
 
 def halo(mask: Mask) -> Mask:
@@ -77,21 +77,25 @@ def part_of(photo: Image, defect: Mask, hole: Mask) -> Mask:
 
 
 def choose_donors(own: Source, good: Sequence[Image]) -> list[Source]:
-    lab = lab_of(own.image)
-    def level(lab, where):
-        return np.median(lab[where], axis=0) if where.sum() > 50 else None
-    mine = [level(lab, own.usable & side) for side in (own.label, ~own.label)]
-    scored = []
-    for photo in good:
-        scene = analyse(photo)
-        theirs_lab = lab_of(photo)
-        theirs = [level(theirs_lab, side) for side in (scene.part, ~scene.part)]
-        gaps = [float(np.linalg.norm(a - b)) for a, b in zip(mine, theirs) if a is not None and b is not None]
-        shift = next((a - b for a, b in zip(mine, theirs) if a is not None and b is not None), np.zeros(3))
-        scored.append((sum(gaps)/max(1,len(gaps)), photo, scene, theirs_lab, shift))
-    scored.sort(key=lambda s: s[0])
-    out = []
-    for gap, photo, scene, theirs_lab, shift in scored[:DONORS]:
-        toned = cv2.cvtColor((theirs_lab + shift.astype(np.float32)).astype(np.float32), cv2.COLOR_LAB2RGB) * 255
-        out.append(Source(np.clip(np.rint(toned), 0, 255).astype(np.uint8), scene.part, np.ones_like(scene.part)))
-    return out
+    """The ``DONORS`` good photos whose part and background are most like the photo's own, in its lightness and colour."""
+    mine = _levels(lab_of(own.image), own.label, own.usable)
+    ranked: list[tuple[float, int, Source]] = []
+    for number, photo in enumerate(good):
+        part, lab = analyse(photo).part, lab_of(photo)
+        theirs = _levels(lab, part, np.ones_like(part))
+        shifts = [a - b for a, b in zip(mine, theirs, strict=True) if a is not None and b is not None]
+        shift = shifts[0] if shifts else np.zeros(3, np.float32)
+        gap = float(np.mean([np.linalg.norm(shift) for shift in shifts])) if shifts else 0.0
+        toned = cv2.cvtColor(np.asarray(lab + shift, np.float32), cv2.COLOR_LAB2RGB) * 255
+        image = np.clip(np.rint(toned), 0, 255).astype(np.uint8)
+        ranked.append((gap, number, Source(image, part.copy(), np.ones_like(part))))
+    return [source for _, _, source in sorted(ranked, key=lambda entry: entry[:2])[:DONORS]]
+
+
+def _levels(lab: Field, part: Mask, usable: Mask) -> tuple[Field | None, Field | None]:
+    """Median colour (CIE Lab) of the part and of the background; None where hardly anything of it is usable."""
+    sides = (usable & part, usable & ~part)
+    part_level, ground_level = (
+        np.asarray(np.median(lab[side], axis=0), np.float32) if np.count_nonzero(side) > 50 else None for side in sides
+    )
+    return part_level, ground_level

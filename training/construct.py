@@ -1,0 +1,172 @@
+"""One trajectory from one real defect (Algorithm 2): real calls where there is something to call, then the script.
+
+prompt_gen, image_gen, quality_eval and knowledge_retrieval are called over MCP; the last image is the real photo, and
+the mask the real one. What is not a tool's own result is named in the session's ``constructed.simulated``. Here the
+material is gathered (``Constructor``); ``script.py`` makes turns and results of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agent.episode import Episode
+from agent.loop import run_episode
+from agent.policies.refine import refine
+from agent.protocol import ImageRef, ToolCall
+from agent.task import StopReason, Task
+from agent.toolbox import Observation, Toolbox
+from evaluation.data import Image, Mask
+from training.errors import TrainingError
+from training.mark import Mark, measure
+from training.prepared import ConstructedWriter, PreparedToolbox, Script
+from training.prompting import complex_wishes, fact_of, real_prompt, simple_wishes
+from training.script import Material, Original, Tried, write_script
+
+TRIES = 6
+"""Prompts tried for an imperfect attempt."""
+MARGIN = 0.5
+"""Score (0-10) by which an attempt must stay below the real defect's, so that a threshold fits between."""
+THRESHOLDS = (7.0, 7.5, 8.0, 8.5, 9.0)
+"""Scores from which a sample may be asked to pass; the first that tells attempts and the real defect apart."""
+TYPES = ("single", "dual", "triple")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a trajectory came to: its type ("single", "dual", "triple"), whether it asks for knowledge, its scores."""
+
+    type: str
+    wanted: str
+    knowledge: bool
+    threshold: float
+    scores: tuple[float, ...]
+    simulated: tuple[str, ...]
+
+
+class Constructor:
+    """Builds one trajectory over a connected toolbox; ``seed`` and ``rng`` make it repeatable."""
+
+    def __init__(self, toolbox: Toolbox, original: Original, seed: int, rng: np.random.Generator) -> None:
+        self.toolbox, self.original, self.rng = toolbox, original, rng
+        self.task = Task(
+            str(original.normal_file), original.category, original.kind, seed=seed, threshold=THRESHOLDS[0]
+        )
+        self.names = {"item_name": original.category, "anomaly_type": original.kind}
+        self.images: list[ImageRef] = []
+
+    async def build(self, folder: Path, attempts: int) -> Made:
+        """Write the session into ``folder``: ``attempts`` imperfect images (0-2) where so many can be made, then the real.
+
+        Raises TrainingError where no trajectory can be made of this photo, ToolboxError where the tools fail.
+        """
+        original = self.original
+        normal = await self.toolbox.open_photo(str(original.normal_file))
+        anomaly = await self.toolbox.open_photo(str(original.anomaly_file))
+        self.images = [normal, replace(anomaly, index=2)]
+        proposal = await self._call("prompt_gen", image=1)
+        base, family = str(proposal.payload["prompt"]), str(proposal.payload["family"])
+        mark = measure(original.normal, original.anomaly, original.mask, family)
+        try:
+            prompt = real_prompt(base, mark, original.category)
+        except ValueError as error:
+            raise TrainingError(f"{original.name}: {error}: use the local prompter") from error
+        verdict = await self._call("quality_eval", anomaly_image=2)
+        limit = max(float(verdict.payload["score"]), THRESHOLDS[0]) - MARGIN
+        tries = await self._attempts(base, mark, limit, attempts)
+        worst = max((attempt.score for attempt in tries), default=0.0)
+        threshold = next(value for value in THRESHOLDS if value > worst)
+        self.task = replace(self.task, threshold=threshold)
+        material = Material(
+            original=original,
+            family=family,
+            mark=mark,
+            prompt=prompt,
+            proposal=proposal,
+            tries=[replace(attempt, judged=await self._judge(attempt.made)) for attempt in tries],
+            drawn=await self.toolbox.call(_edit(prompt), self.task, self.images),
+            judged=await self._call("quality_eval", anomaly_image=2),
+            knowledge=await self._call("knowledge_retrieval"),
+            masked=await self.toolbox.call(ToolCall("mask_gen", {"anomaly_image": 2}), self.task, self.images),
+            real=anomaly,
+            threshold=threshold,
+        )
+        script = write_script(material, self.rng)
+        constructed = {
+            "method": "reverse_synthesis",
+            "source": original.name,
+            "photograph": original.photograph,
+            "split": original.split,
+            "type": TYPES[len(tries)],
+            "simulated": list(script.simulated),
+        }
+        episode = Episode(replace(self.task, image=f"reversed:{original.name}"))
+        with ConstructedWriter(folder, constructed) as session:
+            box = PreparedToolbox(self.toolbox, normal, script.steps)
+            await run_episode(episode.task, Script(script.steps), box, session, episode=episode)
+        if episode.stop_reason is not StopReason.ANSWERED or episode.repairs:
+            raise TrainingError(f"{original.name}: the loop did not accept the script: {episode.error or 'a repair'}")
+        return Made(
+            type=TYPES[len(tries)],
+            wanted=TYPES[attempts],
+            knowledge=script.knowledge,
+            threshold=threshold,
+            scores=tuple(float((made.evaluation or {})["score"]) for made in episode.made),
+            simulated=script.simulated,
+        )
+
+    async def _judge(self, made: Observation) -> Observation:
+        """quality_eval of an attempt, by the task's threshold. Raises TrainingError where it refuses."""
+        assert made.image is not None
+        shown = [self.images[0], replace(made.image, index=2)]
+        seen = await self.toolbox.call(ToolCall("quality_eval", {"anomaly_image": 2, **self.names}), self.task, shown)
+        if seen.error:
+            raise TrainingError(f"{self.original.name}: quality_eval refused: {seen.error}")
+        return seen
+
+    async def _attempts(self, base: str, mark: Mark, limit: float, wanted: int) -> list[Tried]:
+        """Up to ``wanted`` attempts that score below ``limit``, each better than the one before where that can be."""
+        if wanted == 0:
+            return []
+        wishes = simple_wishes(base, mark, self.original.category, self.original.kind, self.rng)
+        first = await self._below([(wish.prompt, wish.flaw) for wish in wishes], limit, -1.0)
+        if first is None or wanted == 1:
+            return [first] if first else []
+        knowledge = await self._call("knowledge_retrieval")
+        refined = refine(first.prompt, str(first.judged.payload["review"]), self.original.category).prompt
+        wordings = complex_wishes(refined, fact_of(knowledge.payload), self.rng)
+        prompts = [(prompt, "") for prompt in wordings if prompt != first.prompt]
+        second = await self._below(prompts, limit, first.score)
+        return [first, second] if second else [first]
+
+    async def _below(self, prompts: Sequence[tuple[str, str]], limit: float, above: float) -> Tried | None:
+        """The first that would not pass by the usual threshold and is better than ``above``, else the nearest to that."""
+        found: list[Tried] = []
+        for prompt, flaw in prompts[:TRIES]:
+            made = await self.toolbox.call(_edit(prompt), self.task, self.images)
+            if made.error or made.image is None:
+                continue  # this prompt cannot be drawn here; the next one may
+            attempt = Tried(prompt, flaw, made, await self._judge(made))
+            if attempt.score > limit:
+                continue
+            if 1.0 <= attempt.score < THRESHOLDS[0] and attempt.score > above:
+                return attempt
+            found.append(attempt)
+        better = [attempt for attempt in found if attempt.score > above]
+        return min(better or found, key=lambda attempt: attempt.score, default=None)
+
+    async def _call(self, name: str, **arguments: Any) -> Observation:
+        """A real call that must succeed. Raises TrainingError where the tool refuses."""
+        call = ToolCall(name, {**arguments, **self.names})
+        seen = await self.toolbox.call(call, self.task, self.images)
+        if seen.error:
+            raise TrainingError(f"{self.original.name}: {name} refused: {seen.error}")
+        return seen
+
+
+def _edit(prompt: str) -> ToolCall:
+    return ToolCall("image_gen", {"prompt": prompt, "target_image": 1})

@@ -1,0 +1,310 @@
+"""The thoughts of a constructed trajectory, written from what was measured in its images.
+
+Every sentence rests on a measurement (mark.py), a tool's result or a difference between two prompts; only the wording
+is drawn from ``words.py``, with the trajectory's own seed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.data import pick
+from mcp_servers.vision.scene import Scene, analyse, grey
+from mcp_servers.vision.types import Image
+from training import words
+from training.mark import Mark
+from training.prompting import framed
+
+COMPASS = ("the right", "the lower right", "below", "the lower left", "the left", "the upper left", "above",
+           "the upper right")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An image of the trajectory as its writer knows it: its number, prompt, review and mark (None: no visible one)."""
+
+    index: int
+    prompt: str
+    review: str
+    mark: Mark | None
+
+
+class Writer:
+    """Writes the thoughts of one trajectory; ``normal`` is (H, W, 3)."""
+
+    def __init__(self, item: str, anomaly_type: str, normal: Image, rng: np.random.Generator) -> None:
+        self.item, self.kind, self.rng = item.replace("_", " "), f'"{anomaly_type}"', rng
+        self.normal = normal
+
+    def start(self) -> str:
+        """Before prompt_gen."""
+        return self._join(self._scene(), self._say(words.WANTED), self._say(words.START))
+
+    def first(self, prompt: str, flaw: str) -> str:
+        """Before the first image_gen."""
+        if flaw == "bare":
+            return self._join(f"The prompt asks for {self.kind} on the {self.item} and keeps the rest.",
+                              self._say(words.FIRST[flaw]))  # fmt: skip
+        frame = framed(prompt)
+        what = pick(
+            (
+                f"The prompt puts {frame.defect} on {frame.place}, {frame.size} and {frame.severity}.",
+                f"prompt_gen proposes {frame.defect}; the place is {frame.place}, the strength {frame.severity}.",
+                f"So it is to be {frame.defect}, {frame.size}, {frame.severity} in strength, limited to {frame.place}.",
+            ),
+            self.rng,
+        )
+        return self._join(what, self._say(words.FIRST[flaw]))
+
+    def judge(self, seen: Seen, earlier: Seen | None) -> str:
+        """Before quality_eval."""
+        looks = self._looks(seen)
+        return self._join(looks, self._compared(seen, earlier), self._say(words.JUDGE))
+
+    def look_up(self, seen: Seen) -> str:
+        """Before knowledge_retrieval."""
+        return self._join(self._rejected(seen), self._say(words.LOOK_UP))
+
+    def revise(self, seen: Seen, prompt: str, target: Mark | None, fact: str, reviewed: bool) -> str:
+        """Before a further image_gen with ``prompt``; ``target``: the mark it describes where that is known.
+
+        fact: a sentence from the references, "" for none. reviewed: whether the review was spoken of already.
+        """
+        parts = [] if reviewed else [self._rejected(seen)]
+        if fact:
+            parts.append(self._say(words.LEARNED, fact=fact))
+            if seen.mark and reviewed:
+                parts.append(f"Image {seen.index} shows {describe(seen.mark)} instead.")
+        parts.append(self._say(words.CHANGES, changes=_listed(changes(seen.prompt, prompt, target, fact))))
+        if target:
+            parts.append(self._ground(target))
+        parts.append(self._say(words.FRESH))
+        return self._join(*parts)
+
+    def mask(self, seen: Seen) -> str:
+        """Before mask_gen."""
+        return self._join(self._say(words.PASSED), self._why_good(seen), self._say(words.MASK, index=seen.index))
+
+    def answer(self, seen: Seen, pieces: int) -> str:
+        """Before the answer; ``pieces``: regions of the mask."""
+        assert seen.mark is not None
+        regions = "one region" if pieces == 1 else f"{pieces} regions"
+        spot = "over most of the part" if seen.mark.across == "over most of it" else f"in the {seen.mark.where} part"
+        agrees = pick(
+            (
+                f"The mask has {regions} {spot}, where I see the defect in image {seen.index}.",
+                f"Mask and picture agree: {regions}, {spot}.",
+                f"The mask follows the defect {spot} ({regions}) and leaves the rest out.",
+            ),
+            self.rng,
+        )
+        return self._join(agrees, self._say(words.DONE))
+
+    def logic(self, seen: Seen, tried: Sequence[Seen]) -> str:
+        """The answer's synthesis_logic."""
+        assert seen.mark is not None
+        text = f"{self.kind[1:-1]} on {self.item}: {describe(seen.mark)}."
+        if tried:
+            reasons = [problems(attempt.review) for attempt in tried]
+            told = "; ".join(f"image {a.index}: {why[0]}" for a, why in zip(tried, reasons, strict=True) if why)
+            text += f" Earlier attempts were rejected ({told}), and the prompt was rewritten each time."
+        else:
+            text += " The first prompt named place, extent and tone, and its image passed."
+        return text
+
+    def _scene(self) -> str:
+        scene = analyse(self.normal)
+        level = float(grey(self.normal)[scene.part].mean())
+        tone = "dim" if level < 85 else "bright" if level > 170 else "in a middle tone"
+        light = f"lit from {_from(scene)}" if scene.light_confidence > 0.3 else "evenly lit"
+        if scene.kind == "object":
+            share = float(scene.part.mean())
+            size = "fills most of the frame" if share > 0.6 else "takes up about half of the frame" if share > 0.35 else (
+                "leaves much background in view")  # fmt: skip
+            return pick(
+                (
+                    f"Image 1 shows a good {self.item} against a plain background, {light}; it {size}.",
+                    f"The {self.item} in image 1 is intact, {light} and {tone}, and it {size}.",
+                    f"In image 1 the {self.item} stands clear of its background, {light}. It {size}.",
+                ),
+                self.rng,
+            )
+        grain = _grain(scene)
+        return pick(
+            (
+                f"Image 1 is filled by the surface of the {self.item}: {grain}, {tone}, {light}.",
+                f"The photo shows nothing but good {self.item} surface, {tone} and {light}, {grain}.",
+                f"A frame-filling view of the {self.item}, {light}; {grain}.",
+            ),
+            self.rng,
+        )
+
+    def _looks(self, seen: Seen) -> str:
+        if seen.mark is None:
+            return pick(
+                (
+                    f"I can hardly tell image {seen.index} from image 1.",
+                    f"At first sight image {seen.index} shows nothing new.",
+                ),
+                self.rng,
+            )
+        what = describe(seen.mark)
+        return pick(
+            (
+                f"In image {seen.index} I see {what}.",
+                f"Image {seen.index} now shows {what}.",
+                f"The change in image {seen.index}: {what}.",
+                f"Looking at image {seen.index}, there is {what}.",
+            ),
+            self.rng,
+        )
+
+    def _compared(self, seen: Seen, earlier: Seen | None) -> str:
+        """Against the attempt before, where there is one."""
+        if earlier is None or earlier.mark is None or seen.mark is None:
+            return ""
+        a, b = earlier.mark, seen.mark
+        said = []
+        if b.length > 1.3 * a.length or b.length < a.length / 1.3:
+            said.append("larger" if b.length > a.length else "smaller")
+        if b.contrast > 1.25 * a.contrast or b.contrast < a.contrast / 1.25:
+            said.append("stronger" if b.contrast > a.contrast else "more restrained")
+        if a.where != b.where:
+            said.append(f"in the {b.where} part instead of the {a.where}")
+        if not said:
+            return f"It is close to image {earlier.index}."
+        return f"Against image {earlier.index} it is {_listed(said)}."
+
+    def _rejected(self, seen: Seen) -> str:
+        why = problems(seen.review, self.rng)
+        return self._say(
+            words.REJECTED, index=seen.index, why=_listed(why[:2]) if why else "the review finds it unconvincing"
+        )
+
+    def _ground(self, mark: Mark) -> str:
+        """What the good surface offers where the defect is to lie."""
+        if mark.across == "over most of it":
+            return ""
+        said = []
+        if mark.busy < 0.8:
+            said.append("calmer than elsewhere, so a mark is readable there")
+        elif mark.busy > 1.3:
+            said.append("busy, so the defect has to interrupt its structure to be seen")
+        if mark.bright > 6:
+            said.append("brighter than the rest")
+        elif mark.bright < -6:
+            said.append("in the darker zone of the part")
+        return f"The surface there is {_listed(said)}." if said else ""
+
+    def _why_good(self, seen: Seen) -> str:
+        mark = seen.mark
+        if mark is None:
+            return ""
+        reasons = [
+            f"it stays within the {mark.where} part"
+            if not mark.across
+            else f"it reaches {mark.across} without a break in style",
+            f"it is {mark.tone} than the good surface" if mark.tone[0] != "a" else "it keeps the surface's lightness",
+        ]
+        if mark.direction:
+            reasons.append(f"its run, {mark.direction}, looks grown and not drawn")
+        if mark.colour:
+            reasons.append(f"its {mark.colour} is a colour of its own that the good part has nowhere")
+        if mark.at_outline:
+            reasons.append("it follows the part's outline")
+        chosen = [reasons[int(n)] for n in sorted(self.rng.permutation(len(reasons))[:2])]
+        return f"In image {seen.index} {_listed(chosen)}."
+
+    def _say(self, ways: Sequence[str], **facts: object) -> str:
+        return pick(ways, self.rng).format(kind=self.kind, item=self.item, **facts)
+
+    def _join(self, *sentences: str) -> str:
+        return " ".join(sentence for sentence in sentences if sentence)
+
+
+def describe(mark: Mark) -> str:
+    """A mark as a noun phrase."""
+    shape = "thin line" if mark.slim < 0.12 else "narrow streak" if mark.slim < 0.3 else "patch"
+    if mark.area < 0.003 and mark.slim >= 0.3:
+        shape = "spot"
+    colour = mark.colour or ("dark" if mark.lighter < -2 else "light" if mark.lighter > 2 else "barely toned")
+    how = {"faint": "faint, ", "mild": "soft, ", "moderate": "", "pronounced": "clear, ", "severe": "stark, "}[
+        mark.severity
+    ]
+    many = mark.pieces > 1
+    noun = f"{how}{colour} {shape}"
+    head = f"{'two' if mark.pieces == 2 else 'several'} {noun}{'es' if shape == 'patch' else 's'}" if many else _a(noun)
+    edge = ", touching the outline" if mark.at_outline else ""
+    if mark.across == "over most of it":
+        return f"{head} over most of the part"
+    run = f" running {mark.direction}" if mark.direction and not many else ""
+    reach = f", reaching {mark.across}" if mark.across else ""
+    return f"{head}{run} in the {mark.where} part{reach}{edge}"
+
+
+def problems(review: str, rng: np.random.Generator | None = None) -> list[str]:
+    """What a review objects to, in the words of the picture, most important first."""
+    found = []
+    lowered = review.lower()
+    for advice, ways in words.ADVICE.items():
+        at = lowered.find(advice)
+        if at >= 0:
+            found.append((at, pick(ways, rng) if rng is not None else ways[0]))
+    return [meaning for _, meaning in sorted(found)]
+
+
+def changes(before: str, after: str, target: Mark | None, fact: str) -> list[str]:
+    """What the second of two prompts asks otherwise, as verb phrases."""
+    said = []
+    new = framed(after)
+    try:
+        old = framed(before)
+    except ValueError:  # a bare prompt: it names neither size nor strength
+        said.append(f"name the extent and the strength ({new.size}, {new.severity})")
+    else:
+        if old.severity != new.severity:
+            said.append(f"change the strength from {old.severity} to {new.severity}")
+        if old.size != new.size:
+            said.append(f"make it {new.size} instead of {old.size}")
+        if old.place != new.place:
+            said.append(f"put it on {new.place}")
+    if target is not None:
+        form = [f"that it runs {target.direction}"] if target.direction else []
+        form += [f"that it is {target.colour}"] if target.colour else []
+        form += [f"that it is {target.tone} than the surface"] if target.tone[0] != "a" and not form else []
+        said.append(f"state {' and '.join(form) or 'its extent and form'}")
+    elif fact and fact in after and fact not in before:
+        said.append("take that over in words")
+    added = [
+        s
+        for s in re.split(r"(?<=\.) ", after)
+        if s not in before and s != fact and not s.startswith(("Using", "The defect"))
+    ]
+    if target is None and added:
+        said.append(f'add "{added[0]}"')
+    return said or ["repeat the wish in other words"]
+
+
+def _grain(scene: Scene) -> str:
+    if scene.grain.coherence <= 0.35:
+        return "its texture has no direction"
+    turn = scene.grain.angle_deg % 180
+    way = "horizontally" if min(turn, 180 - turn) < 20 else "vertically" if abs(turn - 90) < 20 else "diagonally"
+    return f"its lines run {way}"
+
+
+def _from(scene: Scene) -> str:
+    turn = np.degrees(np.arctan2(scene.light[1], scene.light[0]))
+    return COMPASS[round(float(turn) / 45) % 8]
+
+
+def _listed(items: Sequence[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
