@@ -7,11 +7,13 @@ material is gathered (``Constructor``); ``script.py`` makes turns and results of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from agent.episode import Episode
@@ -20,15 +22,18 @@ from agent.policies.refine import refine
 from agent.protocol import ImageRef, ToolCall
 from agent.task import StopReason, Task
 from agent.toolbox import Observation, Toolbox
-from evaluation.data import Image, Mask
+from mcp_servers.mask_gen.local import find_mask
+from training.advice import answers
 from training.errors import TrainingError
 from training.mark import Mark, measure
 from training.prepared import ConstructedWriter, PreparedToolbox, Script
 from training.prompting import complex_wishes, fact_of, real_prompt, simple_wishes
 from training.script import Material, Original, Tried, write_script
 
-TRIES = 6
+TRIES = 8
 """Prompts tried for an imperfect attempt."""
+SERIOUS = 2.5
+"""Score (0-10) below which an attempt is no serious one: hardly anything to be seen."""
 MARGIN = 0.5
 """Score (0-10) by which an attempt must stay below the real defect's, so that a threshold fits between."""
 THRESHOLDS = (7.0, 7.5, 8.0, 8.5, 9.0)
@@ -76,8 +81,8 @@ class Constructor:
         except ValueError as error:
             raise TrainingError(f"{original.name}: {error}: use the local prompter") from error
         verdict = await self._call("quality_eval", anomaly_image=2)
-        limit = max(float(verdict.payload["score"]), THRESHOLDS[0]) - MARGIN
-        tries = await self._attempts(base, mark, limit, attempts)
+        limit = min(max(float(verdict.payload["score"]), THRESHOLDS[0]), THRESHOLDS[-1]) - MARGIN
+        tries = await self._attempts(base, mark, limit, attempts, family)
         worst = max((attempt.score for attempt in tries), default=0.0)
         threshold = next(value for value in THRESHOLDS if value > worst)
         self.task = replace(self.task, threshold=threshold)
@@ -128,36 +133,56 @@ class Constructor:
             raise TrainingError(f"{self.original.name}: quality_eval refused: {seen.error}")
         return seen
 
-    async def _attempts(self, base: str, mark: Mark, limit: float, wanted: int) -> list[Tried]:
-        """Up to ``wanted`` attempts that score below ``limit``, each better than the one before where that can be."""
+    async def _attempts(self, base: str, mark: Mark, limit: float, wanted: int, family: str) -> list[Tried]:
+        """Up to ``wanted`` attempts that score below ``limit``, the second better than the first."""
         if wanted == 0:
             return []
         wishes = simple_wishes(base, mark, self.original.category, self.original.kind, self.rng)
-        first = await self._below([(wish.prompt, wish.flaw) for wish in wishes], limit, -1.0)
+        answered = partial(answers, real=mark) if wanted == 1 else lambda review, prompt, attempt: True
+        first = await self._below([(wish.prompt, wish.flaw) for wish in wishes], limit, 0.0, family, answered)
         if first is None or wanted == 1:
             return [first] if first else []
         knowledge = await self._call("knowledge_retrieval")
-        refined = refine(first.prompt, str(first.judged.payload["review"]), self.original.category).prompt
+        refined = refine(first.prompt, first.review, self.original.category).prompt
         wordings = complex_wishes(refined, fact_of(knowledge.payload), self.rng)
         prompts = [(prompt, "") for prompt in wordings if prompt != first.prompt]
-        second = await self._below(prompts, limit, first.score)
-        return [first, second] if second else [first]
+        second = await self._below(prompts, limit, first.score, family, partial(answers, real=mark))
+        if second is not None:
+            return [first, second]
+        return [first] if answers(first.review, first.prompt, first.mark, mark) else []
 
-    async def _below(self, prompts: Sequence[tuple[str, str]], limit: float, above: float) -> Tried | None:
-        """The first that would not pass by the usual threshold and is better than ``above``, else the nearest to that."""
+    async def _below(
+        self,
+        prompts: Sequence[tuple[str, str]],
+        limit: float,
+        above: float,
+        family: str,
+        answered: Callable[[str, str, Mark | None], bool],
+    ) -> Tried | None:
+        """The first attempt that scores between ``above`` and the usual threshold, else the nearest under ``limit``.
+
+        Only attempts count whose review the next image answers.
+        """
         found: list[Tried] = []
         for prompt, flaw in prompts[:TRIES]:
             made = await self.toolbox.call(_edit(prompt), self.task, self.images)
             if made.error or made.image is None:
                 continue  # this prompt cannot be drawn here; the next one may
-            attempt = Tried(prompt, flaw, made, await self._judge(made))
-            if attempt.score > limit:
+            attempt = Tried(prompt, flaw, made, await self._judge(made), self._mark(made, family))
+            if not above < attempt.score <= limit or not answered(attempt.review, prompt, attempt.mark):
                 continue
-            if 1.0 <= attempt.score < THRESHOLDS[0] and attempt.score > above:
+            if SERIOUS <= attempt.score < THRESHOLDS[0]:
                 return attempt
             found.append(attempt)
-        better = [attempt for attempt in found if attempt.score > above]
-        return min(better or found, key=lambda attempt: attempt.score, default=None)
+        return min(found, key=lambda attempt: abs(attempt.score - THRESHOLDS[0]), default=None)
+
+    def _mark(self, made: Observation, family: str) -> Mark | None:
+        """What can be seen in an attempt, by the mask tool's own comparison."""
+        assert made.image is not None
+        decoded = cv2.imdecode(np.frombuffer(made.image.png, np.uint8), cv2.IMREAD_COLOR)
+        picture = np.ascontiguousarray(np.asarray(decoded, np.uint8)[:, :, ::-1])
+        differs = find_mask(self.original.normal, picture)
+        return measure(self.original.normal, picture, differs.mask, family) if differs.found else None
 
     async def _call(self, name: str, **arguments: Any) -> Observation:
         """A real call that must succeed. Raises TrainingError where the tool refuses."""

@@ -63,8 +63,9 @@ def fill_hole(photo: Source, donors: Sequence[Source], rng: np.random.Generator)
             colours = cv2.resize(filled, (base.shape[1], base.shape[0]), interpolation=cv2.INTER_LINEAR)
         base[missing, :3] = colours[missing]
         field = _Field(canvas, rng, field)
-        for _ in range(2 if level == 0 else 5):
-            field.search(rounds=3 if level else 2)
+        large = np.count_nonzero(missing) > LARGE
+        for _ in range((1 if large else 2) if level == 0 else 5):
+            field.search(rounds=1 if large else 2)
             base[missing, :3] = field.vote(sharp=False)[missing]
         if level == 0:
             base[missing, :3] = field.vote(sharp=True)[missing]
@@ -173,6 +174,8 @@ class _Field:
         self.canvas, self.rng = canvas, rng
         reach = np.arange(-RADIUS, RADIUS + 1)
         self.offsets: Indices = (reach[:, None] * canvas.width + reach[None, :]).ravel().astype(np.int64)
+        self.compared: Indices = self.offsets[::2]
+        """Every second pixel of a patch, as on a chessboard: enough to compare by."""
         height, width = canvas.own_shape
         side = 2 * RADIUS + 1
         near = cv2.dilate(canvas.missing.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
@@ -226,7 +229,7 @@ class _Field:
     def search(self, rounds: int) -> None:
         """Improve the field: take over the neighbours' patches, and try others near and far."""
         flat = self.canvas.pixels.reshape(-1, 4)
-        around = self.at[:, None] + self.offsets
+        around = self.at[:, None] + self.compared
         self.target = flat[around]
         weight = self.trust.ravel()[around]
         self.weight = weight / weight.sum(axis=1, keepdims=True)
@@ -271,7 +274,7 @@ class _Field:
         out = np.empty(len(which), np.float32)
         for start in range(0, len(which), 8192):
             part = slice(start, start + 8192)
-            gap = flat[sources[part, None] + self.offsets] - self.target[which[part]]
+            gap = flat[sources[part, None] + self.compared] - self.target[which[part]]
             out[part] = (np.einsum("npc,npc->np", gap, gap) * self.weight[which[part]]).sum(axis=1)
         return out
 
@@ -288,10 +291,7 @@ class _Field:
             dx = int(offset) - dy * self.canvas.width
             there = self.at + offset
             pixels = flat[self.nearest + offset]
-            if sharp:
-                share = trust * np.float32(np.exp(-(dy * dy + dx * dx) / (2 * 1.3**2)))
-            else:
-                share = trust
+            share = trust * np.float32(np.exp(-(dy * dy + dx * dx) / (2 * 1.3**2))) if sharp else trust
             total[there] += share[:, None] * pixels
             weights[there] += share
         seen = (weights > 0)[:, None]

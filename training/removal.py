@@ -11,50 +11,50 @@ from mcp_servers.vision.pixels import percentile
 from mcp_servers.vision.scene import analyse
 from mcp_servers.vision.types import Field, Image, Mask
 
+FLAT = 0.2
+"""Lightness (L*) that is added to what is compared, so that flat surfaces do not make ratios of noise."""
 COVERED = 0.25
 """Share of the true mask that mask_gen must find when it compares the two photos: the defect was there and is gone."""
-SMOOTHER, ROUGHER = 0.4, 2.2
-"""Fine detail of the filled surface over that of the surface around, outside of which it reads as a smear or a patch."""
+SMOOTHER, ROUGHER = 0.6, 1.5
+"""Fine detail of the filled surface over the least and over the most that the part has elsewhere, outside of which it
+reads as a smear or as a patch."""
 BLOB = 9.0
-"""How far (L*, a*, b*) the filled surface's shading may leave the range that the surface around it has."""
-SEAM = 2.2
-"""Steepness along the hole's border over what the surface has elsewhere, from which a seam shows."""
+"""How far (dE) the filled surface's shading may leave the range that the surface around it has."""
+SEAM = 1.5
+"""Kinks along the hole's border over the most that the part has elsewhere, from which a seam shows."""
 
 
 def measure_removal(anomaly: Image, normal: Image, mask: Mask, hole: Mask) -> dict[str, float]:
     """Figures of one removal; ``normal`` (H, W, 3) is ``anomaly`` with the ``hole`` (H, W) filled, around the ``mask``.
 
-    covered: share of the mask that mask_gen finds. detail: fine detail in the hole over that around it. blob: how far
-    the hole's shading leaves the range around it (dE). seam: gradient on the hole's border over that around it.
+    covered: share of the mask that mask_gen finds. smooth, rough: fine detail in the hole over the least and the most
+    that places of its size have elsewhere on the part. blob: how far the hole's shading leaves the range around it (dE).
+    seam: kinks on the hole's border over the most elsewhere.
     """
     found = find_mask(normal, anomaly)
     part = analyse(normal).part
+    calm = cv2.erode(part.astype(np.uint8), ellipse(4), borderValue=1) > 0  # an outline is no texture
     near = max(6, round(0.08 * max(mask.shape)))
     around = (cv2.dilate(hole.astype(np.uint8), ellipse(near)) > 0) & ~hole & part
-    inside = hole & part
-    if np.count_nonzero(around) < 100 or not inside.any():
-        around = part & ~hole if np.count_nonzero(part & ~hole) >= 100 else ~hole
-        inside = inside if inside.any() else hole
+    core = hole & (calm if (hole & calm).any() else True)
     lab = lab_of(normal)
     light = lab[..., 0]
     fine = np.abs(light - cv2.GaussianBlur(light, (0, 0), 1.5))
-    # an outline inside the hole or beside it is no texture
-    calm = cv2.erode(part.astype(np.uint8), ellipse(4), borderValue=1) > 0
-    core, rim = (side & calm if np.count_nonzero(side & calm) > 50 else side for side in (inside, around))
-    detail = (percentile(fine[core], 60) + 0.15) / (percentile(fine[rim], 60) + 0.15)
-    shade = cv2.GaussianBlur(lab, (0, 0), max(2.0, 0.012 * max(mask.shape)))
-    border = (
-        (cv2.dilate(hole.astype(np.uint8), ellipse(1)) > 0)
-        & (cv2.erode(hole.astype(np.uint8), ellipse(1), borderValue=1) == 0)
-        & calm
+    kinks = np.abs(cv2.Laplacian(cv2.GaussianBlur(light, (0, 0), 0.8), cv2.CV_32F))
+    border = cv2.dilate(hole.astype(np.uint8), ellipse(1)) != cv2.erode(
+        hole.astype(np.uint8), ellipse(1), borderValue=1
     )
-    slope = np.abs(cv2.Laplacian(cv2.GaussianBlur(light, (0, 0), 0.8), cv2.CV_32F))
-    seam = (float(slope[border].mean()) + 0.3) / (float(slope[rim].mean()) + 0.3) if border.any() else 1.0
+    border &= calm
+    low, high = _elsewhere(fine, hole, calm)
+    seam = float(kinks[border].mean()) if border.any() else 0.0
+    detail = float(fine[core].mean())
+    shade = cv2.GaussianBlur(lab, (0, 0), max(2.0, 0.012 * max(mask.shape)))
     return {
         "covered": float((found.mask & mask).sum()) / float(mask.sum()),
-        "detail": detail,
-        "blob": _beyond(shade, core, rim),
-        "seam": seam,
+        "smooth": (detail + FLAT) / (low + FLAT),
+        "rough": (detail + FLAT) / (high + FLAT),
+        "blob": _beyond(shade, core, around) if np.count_nonzero(around) >= 100 else 0.0,
+        "seam": (seam + FLAT) / (_elsewhere(kinks, hole, calm)[1] + FLAT),
     }
 
 
@@ -63,13 +63,26 @@ def objection(anomaly: Image, normal: Image, mask: Mask, hole: Mask) -> str:
     m = measure_removal(anomaly, normal, mask, hole)
     if m["covered"] < COVERED:
         return "not visible: the defect can hardly be told from the good surface"
-    if m["detail"] < SMOOTHER:
+    if m["smooth"] < SMOOTHER:
         return "smeared: the filled surface has lost its texture"
-    if m["detail"] > ROUGHER:
-        return "rough: the filled surface is busier than its surroundings"
+    if m["rough"] > ROUGHER:
+        return "rough: the filled surface is busier than the part is anywhere"
     if m["blob"] > BLOB:
-        return "shaded: the filled surface has light or dark places that the good one has not"
+        return "shaded: the filled surface has light or dark places that its surroundings have not"
     return "seam: the border of the filled place shows" if m["seam"] > SEAM else ""
+
+
+def _elsewhere(field: Field, hole: Mask, part: Mask) -> tuple[float, float]:
+    """The 3rd and 99th percentile of a field's local mean on the part away from the hole, in windows of the hole's size.
+
+    (0, infinity) where hardly any of it is left to compare with.
+    """
+    side = int(np.clip(np.sqrt(np.count_nonzero(hole)) / 2, 5, 0.15 * max(hole.shape)))
+    away = (cv2.dilate(hole.astype(np.uint8), ellipse(side // 2 + 1)) == 0) & part
+    if np.count_nonzero(away) < 200:
+        return 0.0, float("inf")
+    local = cv2.blur(field, (side, side))[away]
+    return percentile(local, 3), percentile(local, 99)
 
 
 def _beyond(shade: Field, inside: Mask, around: Mask) -> float:

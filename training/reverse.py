@@ -8,6 +8,7 @@ category. The result is measured before it is used.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+
 import cv2
 import numpy as np
 

@@ -19,10 +19,10 @@ from agent.policies.planner import KNOWLEDGE_BELOW
 from agent.protocol import Answer, ImageRef, ToolCall, Turn
 from agent.toolbox import Observation
 from evaluation.data import Image, Mask
-from mcp_servers.mask_gen.local import find_mask
 from mcp_servers.mask_gen.local.result import found
 from mcp_servers.quality_eval.local.factors import pct
-from training.mark import Mark, measure
+from training.advice import reconciled
+from training.mark import Mark
 from training.prepared import Step
 from training.prompting import fact_of
 from training.thoughts import Seen, Writer
@@ -55,12 +55,21 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """An imperfect attempt: its prompt, the prompt's flaw (see `prompting.Wish`), and what the tools brought back."""
+    """An imperfect attempt: its prompt, the prompt's flaw (see `prompting.Wish`), what the tools brought back, its mark.
+
+    ``mark`` is None where the mask tool sees no difference to the good photo.
+    """
 
     prompt: str
     flaw: str
     made: Observation
     judged: Observation
+    mark: Mark | None
+
+    @property
+    def review(self) -> str:
+        """What is to be changed."""
+        return str(self.judged.payload["review"])
 
     @property
     def score(self) -> float:
@@ -104,8 +113,9 @@ def write_script(material: Material, rng: np.random.Generator) -> Written:
     original, tries = material.original, material.tries
     names = {"item_name": original.category, "anomaly_type": original.kind}
     last = len(tries) + 2
+    wording = reconciled(tries[-1].review, tries[-1].prompt, material.prompt) if tries else material.prompt
     writer = Writer(original.category, original.kind, original.normal, rng)
-    first = tries[0].prompt if tries else material.prompt
+    first = tries[0].prompt if tries else wording
     flaw = tries[0].flaw if tries else "real"
     simulated = [] if first == material.proposal.payload["prompt"] else ["prompt_gen: prompt adapted to image 2"]
     steps = [
@@ -117,11 +127,11 @@ def write_script(material: Material, rng: np.random.Generator) -> Written:
     seen: list[Seen] = []
     looked_up = False
     for number, attempt in enumerate(tries):
-        seen.append(_seen(material, attempt, number + 2))
+        seen.append(Seen(number + 2, attempt.prompt, attempt.review, attempt.mark))
         earlier = seen[number - 1] if number else None
         judge = ToolCall("quality_eval", {"anomaly_image": number + 2, **names})
         steps.append(Step(Turn(writer.judge(seen[number], earlier), judge), attempt.judged))
-        after = tries[number + 1].prompt if number + 1 < len(tries) else material.prompt
+        after = tries[number + 1].prompt if number + 1 < len(tries) else wording
         target = None if number + 1 < len(tries) else material.mark
         fact = ""
         reviewed = False
@@ -131,8 +141,8 @@ def write_script(material: Material, rng: np.random.Generator) -> Written:
             fact, reviewed, looked_up = fact_of(material.knowledge.payload), True, True
         made = _image(tries[number + 1].made, number + 3) if number + 1 < len(tries) else _real(material, last)
         steps.append(Step(Turn(writer.revise(seen[number], after, target, fact, reviewed), _edit(after)), made))
-    judged = _verdict(material)
-    final = Seen(last, material.prompt, str(judged.payload["review"]), material.mark)
+    judged = _verdict(material, rng)
+    final = Seen(last, wording, str(judged.payload["review"]), material.mark)
     judge = ToolCall("quality_eval", {"anomaly_image": last, **names})
     steps.append(Step(Turn(writer.judge(final, seen[-1] if seen else None), judge), judged))
     masked = _mask(material)
@@ -188,13 +198,14 @@ def _real(material: Material, index: int) -> Observation:
     return Observation(payload, shown, bound, material.drawn.seconds, image=real)
 
 
-def _verdict(material: Material) -> Observation:
+def _verdict(material: Material, rng: np.random.Generator) -> Observation:
     """The judge's own word on the real photo where it passes, else one that passes and agrees with what was measured."""
     own = material.judged
     if own.payload["passed"]:
         return own
     location = max(4.5, float(own.payload["location_score"]))
-    quality = round(min(5.0, max(float(own.payload["quality_score"]), material.threshold + 0.4 - location)), 1)
+    enough = material.threshold + float(rng.uniform(0.2, 0.9)) - location
+    quality = round(min(5.0, max(float(own.payload["quality_score"]), enough)), 1)
     kind, item, mark = material.original.kind, material.original.category, material.mark
     review = (
         f"The {kind} lies on the {item} and covers {pct(mark.area)} of it, {mark.contrast:.1f} dE from the good surface. "
@@ -224,13 +235,3 @@ def _mask(material: Material) -> Observation:
     shown = {key: facts.get(key, value) for key, value in own.shown.items()}
     image = ImageRef(0, str(facts["mask"]), png, digest, mask.shape[1], mask.shape[0])
     return replace(own, payload=payload, shown=shown, mask=image)
-
-
-def _seen(material: Material, attempt: Tried, index: int) -> Seen:
-    """What can be seen in an attempt, by the mask tool's own comparison."""
-    assert attempt.made.image is not None
-    decoded = cv2.imdecode(np.frombuffer(attempt.made.image.png, np.uint8), cv2.IMREAD_COLOR)
-    picture: Image = np.ascontiguousarray(decoded[:, :, ::-1], np.uint8)
-    differs = find_mask(material.original.normal, picture)
-    mark = measure(material.original.normal, picture, differs.mask, material.family) if differs.found else None
-    return Seen(index, attempt.prompt, str(attempt.judged.payload["review"]), mark)

@@ -16,7 +16,7 @@ from evaluation.data import pick
 from mcp_servers.vision.scene import Scene, analyse, grey
 from mcp_servers.vision.types import Image
 from training import words
-from training.mark import Mark
+from training.mark import SLIM, Mark
 from training.prompting import framed
 
 COMPASS = ("the right", "the lower right", "below", "the lower left", "the left", "the upper left", "above",
@@ -78,7 +78,7 @@ class Writer:
         if fact:
             parts.append(self._say(words.LEARNED, fact=fact))
             if seen.mark and reviewed:
-                parts.append(f"Image {seen.index} shows {describe(seen.mark)} instead.")
+                parts.append(self._say(words.INSTEAD, index=seen.index, what=describe(seen.mark)))
         parts.append(self._say(words.CHANGES, changes=_listed(changes(seen.prompt, prompt, target, fact))))
         if target:
             parts.append(self._ground(target))
@@ -152,16 +152,7 @@ class Writer:
                 ),
                 self.rng,
             )
-        what = describe(seen.mark)
-        return pick(
-            (
-                f"In image {seen.index} I see {what}.",
-                f"Image {seen.index} now shows {what}.",
-                f"The change in image {seen.index}: {what}.",
-                f"Looking at image {seen.index}, there is {what}.",
-            ),
-            self.rng,
-        )
+        return self._say(words.SEEN, index=seen.index, what=describe(seen.mark))
 
     def _compared(self, seen: Seen, earlier: Seen | None) -> str:
         """Against the attempt before, where there is one."""
@@ -176,8 +167,8 @@ class Writer:
         if a.where != b.where:
             said.append(f"in the {b.where} part instead of the {a.where}")
         if not said:
-            return f"It is close to image {earlier.index}."
-        return f"Against image {earlier.index} it is {_listed(said)}."
+            return self._say(words.ALIKE, index=earlier.index)
+        return self._say(words.COMPARED, index=earlier.index, how=_listed(said))
 
     def _rejected(self, seen: Seen) -> str:
         why = problems(seen.review, self.rng)
@@ -186,19 +177,19 @@ class Writer:
         )
 
     def _ground(self, mark: Mark) -> str:
-        """What the good surface offers where the defect is to lie."""
+        """What the good surface offers where the defect is to lie, where that is worth a word."""
+        ways: tuple[str, ...] = ()
         if mark.across == "over most of it":
             return ""
-        said = []
-        if mark.busy < 0.8:
-            said.append("calmer than elsewhere, so a mark is readable there")
-        elif mark.busy > 1.3:
-            said.append("busy, so the defect has to interrupt its structure to be seen")
-        if mark.bright > 6:
-            said.append("brighter than the rest")
-        elif mark.bright < -6:
-            said.append("in the darker zone of the part")
-        return f"The surface there is {_listed(said)}." if said else ""
+        if mark.busy < 0.7:
+            ways = words.CALM
+        elif mark.busy > 1.4:
+            ways = words.BUSY
+        elif abs(mark.bright) > 8:
+            ways = words.LIT if mark.bright > 0 else words.SHADED
+        elif mark.at_outline:
+            ways = words.OUTLINE
+        return self._say(ways, where=mark.where) if ways and self.rng.random() < 0.75 else ""
 
     def _why_good(self, seen: Seen) -> str:
         mark = seen.mark
@@ -211,13 +202,17 @@ class Writer:
             f"it is {mark.tone} than the good surface" if mark.tone[0] != "a" else "it keeps the surface's lightness",
         ]
         if mark.direction:
-            reasons.append(f"its run, {mark.direction}, looks grown and not drawn")
+            reasons.append(f"it runs {mark.direction}")
         if mark.colour:
             reasons.append(f"its {mark.colour} is a colour of its own that the good part has nowhere")
         if mark.at_outline:
             reasons.append("it follows the part's outline")
+        if mark.pieces > 1:
+            reasons.append(
+                "its marks differ from one another, as real ones do" if mark.pieces > 2 else "its two marks go together"
+            )
         chosen = [reasons[int(n)] for n in sorted(self.rng.permutation(len(reasons))[:2])]
-        return f"In image {seen.index} {_listed(chosen)}."
+        return self._say(words.GOOD, index=seen.index, why=_listed(chosen))
 
     def _say(self, ways: Sequence[str], **facts: object) -> str:
         return pick(ways, self.rng).format(kind=self.kind, item=self.item, **facts)
@@ -228,8 +223,8 @@ class Writer:
 
 def describe(mark: Mark) -> str:
     """A mark as a noun phrase."""
-    shape = "thin line" if mark.slim < 0.12 else "narrow streak" if mark.slim < 0.3 else "patch"
-    if mark.area < 0.003 and mark.slim >= 0.3:
+    shape = "patch" if mark.slim >= SLIM else "line" if mark.slim * mark.length < 0.03 else "band"
+    if mark.area < 0.003 and mark.slim >= SLIM:
         shape = "spot"
     colour = mark.colour or ("dark" if mark.lighter < -2 else "light" if mark.lighter > 2 else "barely toned")
     how = {"faint": "faint, ", "mild": "soft, ", "moderate": "", "pronounced": "clear, ", "severe": "stark, "}[
@@ -278,7 +273,7 @@ def changes(before: str, after: str, target: Mark | None, fact: str) -> list[str
         form += [f"that it is {target.tone} than the surface"] if target.tone[0] != "a" and not form else []
         said.append(f"state {' and '.join(form) or 'its extent and form'}")
     elif fact and fact in after and fact not in before:
-        said.append("take that over in words")
+        said.append("take that over in the wording")
     added = [
         s
         for s in re.split(r"(?<=\.) ", after)

@@ -161,3 +161,54 @@ DONE = (
     "Nothing is left to do.",
     "That closes the task.",
 )
+
+SEEN = (
+    "In image {index} I see {what}.",
+    "Image {index} now shows {what}.",
+    "The change in image {index}: {what}.",
+    "Looking at image {index}, there is {what}.",
+    "What image {index} adds to the part is {what}.",
+    "Image {index} against image 1: {what}.",
+)
+ALIKE = (
+    "It is close to image {index}.",
+    "Much has not changed since image {index}.",
+    "The step from image {index} is a small one.",
+)
+COMPARED = (
+    "Against image {index} it is {how}.",
+    "Compared with image {index}, it is {how}.",
+    "That is {how} than it was in image {index}.",
+)
+INSTEAD = (
+    "Image {index} shows {what} instead.",
+    "What I have in image {index}, {what}, is short of that.",
+    "Measured by that, {what} in image {index} falls short.",
+)
+CALM = (
+    "The surface in the {where} part is calmer than elsewhere, so a mark can be read there.",
+    "That area has little texture of its own to hide a defect.",
+    "There the part is smooth, and even a small change shows.",
+)
+BUSY = (
+    "The surface there is busy: the defect has to interrupt that structure to be seen.",
+    "There is much structure in the {where} part, which the defect must cut through.",
+)
+LIT = (
+    "The {where} part catches more light than the rest, which gives the defect contrast.",
+    "That zone is brighter than the rest of the part; shade will show there.",
+)
+SHADED = (
+    "The {where} part lies in the darker zone, so the tone matters there.",
+    "That zone gets less light than the rest, and the defect has to follow it.",
+)
+OUTLINE = (
+    "It must touch the outline there, and not float beside it.",
+    "At the outline the border of the part has to change with it.",
+)
+GOOD = (
+    "In image {index} {why}.",
+    "Image {index} convinces me: {why}.",
+    "I agree, since in image {index} {why}.",
+    "What I see fits: {why}.",
+)
