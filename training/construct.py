@@ -18,12 +18,13 @@ import numpy as np
 
 from agent.episode import Episode
 from agent.loop import run_episode
-from agent.policies.refine import refine
+from agent.policies.planner import KNOWLEDGE_BELOW
+from agent.policies.refine import insert, refine
 from agent.protocol import ImageRef, ToolCall
 from agent.task import StopReason, Task
 from agent.toolbox import Observation, Toolbox
 from mcp_servers.mask_gen.local import find_mask
-from training.advice import answers
+from training.advice import answers, reconciled
 from training.errors import TrainingError
 from training.mark import Mark, measure
 from training.prepared import ConstructedWriter, PreparedToolbox, Script
@@ -65,7 +66,7 @@ class Constructor:
         self.images: list[ImageRef] = []
 
     async def build(self, folder: Path, attempts: int) -> Made:
-        """Write the session into ``folder``: ``attempts`` imperfect images (0-2) where so many can be made, then the real.
+        """Write the session into ``folder``: up to ``attempts`` (0-2) imperfect images, then the real one.
 
         Raises TrainingError where no trajectory can be made of this photo, ToolboxError where the tools fail.
         """
@@ -86,16 +87,21 @@ class Constructor:
         worst = max((attempt.score for attempt in tries), default=0.0)
         threshold = next(value for value in THRESHOLDS if value > worst)
         self.task = replace(self.task, threshold=threshold)
+        wording = reconciled(tries[-1].review, tries[-1].prompt, prompt) if tries else prompt
+        knowledge = await self._call("knowledge_retrieval")
+        looks_up = len(tries) == 2 or (len(tries) == 1 and tries[0].score < KNOWLEDGE_BELOW)
+        if looks_up and (fact := fact_of(knowledge.payload)):
+            wording = insert(wording, fact)
         material = Material(
             original=original,
             family=family,
             mark=mark,
-            prompt=prompt,
+            prompt=wording,
             proposal=proposal,
             tries=[replace(attempt, judged=await self._judge(attempt.made)) for attempt in tries],
-            drawn=await self.toolbox.call(_edit(prompt), self.task, self.images),
+            drawn=await self.toolbox.call(_edit(wording), self.task, self.images),
             judged=await self._call("quality_eval", anomaly_image=2),
-            knowledge=await self._call("knowledge_retrieval"),
+            knowledge=knowledge if looks_up else None,
             masked=await self.toolbox.call(ToolCall("mask_gen", {"anomaly_image": 2}), self.task, self.images),
             real=anomaly,
             threshold=threshold,
@@ -118,7 +124,7 @@ class Constructor:
         return Made(
             type=TYPES[len(tries)],
             wanted=TYPES[attempts],
-            knowledge=script.knowledge,
+            knowledge=looks_up,
             threshold=threshold,
             scores=tuple(float((made.evaluation or {})["score"]) for made in episode.made),
             simulated=script.simulated,

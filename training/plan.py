@@ -1,4 +1,4 @@
-"""Which trajectories are to be made: of which photo, with how many images, with which seed. Decided before anything runs."""
+"""Which trajectories are to be made, decided before anything runs: of which photo, with how many images, which seed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from training.errors import TrainingError
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trajectory to make: the ``number``-th of its defect, with ``images`` (1 to 3) images, in the folder ``session``."""
+    """One trajectory to make: the ``number``-th of its defect, with ``images`` (1 to 3) images."""
 
     defect: Defect
     number: int

@@ -1,4 +1,4 @@
-"""Is a defect removed well enough for its photo to pass as a good part? Measured, since a bad twin teaches bad edits."""
+"""Is a defect removed well enough for its photo to pass as a good part? A bad twin would teach bad edits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mcp_servers.vision.types import Field, Image, Mask
 FLAT = 0.2
 """Lightness (L*) that is added to what is compared, so that flat surfaces do not make ratios of noise."""
 COVERED = 0.25
-"""Share of the true mask that mask_gen must find when it compares the two photos: the defect was there and is gone."""
+"""Share of the true mask that mask_gen must find between the two photos: the defect was there and is gone."""
 SMOOTHER, ROUGHER = 0.6, 1.5
 """Fine detail of the filled surface over the least and over the most that the part has elsewhere, outside of which it
 reads as a smear or as a patch."""
@@ -28,8 +28,8 @@ def measure_removal(anomaly: Image, normal: Image, mask: Mask, hole: Mask) -> di
     """Figures of one removal; ``normal`` (H, W, 3) is ``anomaly`` with the ``hole`` (H, W) filled, around the ``mask``.
 
     covered: share of the mask that mask_gen finds. smooth, rough: fine detail in the hole over the least and the most
-    that places of its size have elsewhere on the part. blob: how far the hole's shading leaves the range around it (dE).
-    seam: kinks on the hole's border over the most elsewhere.
+    that places of its size have elsewhere on the part. blob: how far (dE) the hole's shading leaves the range around
+    it. seam: kinks on the hole's border over the most elsewhere.
     """
     found = find_mask(normal, anomaly)
     part = analyse(normal).part
@@ -73,7 +73,7 @@ def objection(anomaly: Image, normal: Image, mask: Mask, hole: Mask) -> str:
 
 
 def _elsewhere(field: Field, hole: Mask, part: Mask) -> tuple[float, float]:
-    """The 3rd and 99th percentile of a field's local mean on the part away from the hole, in windows of the hole's size.
+    """The 3rd and 99th percentile of a field's local mean on the part away from the hole, in windows like the hole.
 
     (0, infinity) where hardly any of it is left to compare with.
     """

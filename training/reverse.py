@@ -78,7 +78,7 @@ def part_of(photo: Image, defect: Mask, hole: Mask) -> Mask:
 
 
 def choose_donors(own: Source, good: Sequence[Image]) -> list[Source]:
-    """The ``DONORS`` good photos whose part and background are most like the photo's own, in its lightness and colour."""
+    """The ``DONORS`` good photos whose part and background are most like the photo's own, in its tones."""
     mine = _levels(lab_of(own.image), own.label, own.usable)
     ranked: list[tuple[float, int, Source]] = []
     for number, photo in enumerate(good):

@@ -1,7 +1,7 @@
 """Turns and results of one constructed trajectory, in the order of the paper's types.
 
-Single ``PG IG QE MG``, Dual ``PG IG QE (KR) IG QE MG``, Triple ``PG IG QE KR IG QE IG QE MG``; a Dual looks the defect
-up where the first score is below the planner's own limit.
+Single ``PG IG QE MG``, Dual ``PG IG QE (KR) IG QE MG``, Triple ``PG IG QE KR IG QE IG QE MG``. What the tools brought
+back is given; the thoughts between are written here.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from agent.policies.planner import KNOWLEDGE_BELOW
 from agent.protocol import Answer, ImageRef, ToolCall, Turn
 from agent.toolbox import Observation
 from evaluation.data import Image, Mask
 from mcp_servers.mask_gen.local.result import found
 from mcp_servers.quality_eval.local.factors import pct
-from training.advice import reconciled
 from training.mark import Mark
 from training.prepared import Step
 from training.prompting import fact_of
@@ -35,9 +33,9 @@ DOUBTFUL = 0.5
 class Original:
     """The photos of one real defect.
 
-    ``normal`` is the reversed photo (H, W, 3) in ``normal_file``, ``anomaly`` the real one, ``mask`` (H, W) its mask and
-    ``mask_png`` the mask's file as 8-bit PNG. ``name`` is the defect's path below the data folder, ``photograph`` what
-    it was cut from, ``split`` the split file's name.
+    ``normal`` is the reversed photo (H, W, 3) in ``normal_file``, ``anomaly`` the real one, ``mask`` (H, W) its mask
+    and ``mask_png`` the mask's file as 8-bit PNG. ``name`` is the defect's path below the data folder, ``photograph``
+    what it was cut from, ``split`` the split file's name.
     """
 
     name: str
@@ -55,9 +53,9 @@ class Original:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """An imperfect attempt: its prompt, the prompt's flaw (see `prompting.Wish`), what the tools brought back, its mark.
+    """An imperfect attempt: its prompt, the prompt's flaw (see `prompting.Wish`), and what the tools brought back.
 
-    ``mark`` is None where the mask tool sees no difference to the good photo.
+    ``mark``: what is to be seen in it, None where the mask tool sees no difference to the good photo.
     """
 
     prompt: str
@@ -82,7 +80,7 @@ class Material:
     """What a script is written from: the tools' results, and the ``prompt`` that describes the real defect (``mark``).
 
     ``drawn`` is what image_gen made of that prompt (its picture is not used), ``judged`` and ``masked`` what the tools
-    say of the ``real`` photo.
+    say of the ``real`` photo. ``knowledge``: what was looked up after the first attempt, None where nothing was.
     """
 
     original: Original
@@ -93,7 +91,7 @@ class Material:
     tries: Sequence[Tried]
     drawn: Observation
     judged: Observation
-    knowledge: Observation
+    knowledge: Observation | None
     masked: Observation
     real: ImageRef
     threshold: float
@@ -104,7 +102,6 @@ class Written:
     """A finished script; ``simulated`` names the results that are not a tool's own."""
 
     steps: list[Step]
-    knowledge: bool
     simulated: tuple[str, ...]
 
 
@@ -113,9 +110,8 @@ def write_script(material: Material, rng: np.random.Generator) -> Written:
     original, tries = material.original, material.tries
     names = {"item_name": original.category, "anomaly_type": original.kind}
     last = len(tries) + 2
-    wording = reconciled(tries[-1].review, tries[-1].prompt, material.prompt) if tries else material.prompt
     writer = Writer(original.category, original.kind, original.normal, rng)
-    first = tries[0].prompt if tries else wording
+    first = tries[0].prompt if tries else material.prompt
     flaw = tries[0].flaw if tries else "real"
     simulated = [] if first == material.proposal.payload["prompt"] else ["prompt_gen: prompt adapted to image 2"]
     steps = [
@@ -125,24 +121,23 @@ def write_script(material: Material, rng: np.random.Generator) -> Written:
         Step(Turn(writer.first(first, flaw), _edit(first)), _image(tries[0].made, 2) if tries else _real(material, 2)),
     ]
     seen: list[Seen] = []
-    looked_up = False
     for number, attempt in enumerate(tries):
         seen.append(Seen(number + 2, attempt.prompt, attempt.review, attempt.mark))
         earlier = seen[number - 1] if number else None
         judge = ToolCall("quality_eval", {"anomaly_image": number + 2, **names})
         steps.append(Step(Turn(writer.judge(seen[number], earlier), judge), attempt.judged))
-        after = tries[number + 1].prompt if number + 1 < len(tries) else wording
+        after = tries[number + 1].prompt if number + 1 < len(tries) else material.prompt
         target = None if number + 1 < len(tries) else material.mark
         fact = ""
         reviewed = False
-        if number == 0 and (len(tries) == 2 or attempt.score < KNOWLEDGE_BELOW):
+        if number == 0 and material.knowledge is not None:
             look_up = Turn(writer.look_up(seen[number]), ToolCall("knowledge_retrieval", names))
             steps.append(Step(look_up, material.knowledge))
-            fact, reviewed, looked_up = fact_of(material.knowledge.payload), True, True
+            fact, reviewed = fact_of(material.knowledge.payload), True
         made = _image(tries[number + 1].made, number + 3) if number + 1 < len(tries) else _real(material, last)
         steps.append(Step(Turn(writer.revise(seen[number], after, target, fact, reviewed), _edit(after)), made))
     judged = _verdict(material, rng)
-    final = Seen(last, wording, str(judged.payload["review"]), material.mark)
+    final = Seen(last, material.prompt, str(judged.payload["review"]), material.mark)
     judge = ToolCall("quality_eval", {"anomaly_image": last, **names})
     steps.append(Step(Turn(writer.judge(final, seen[-1] if seen else None), judge), judged))
     masked = _mask(material)
@@ -152,7 +147,7 @@ def write_script(material: Material, rng: np.random.Generator) -> Written:
     simulated.append(f"image_gen: image {last} is the real photo")
     simulated += [f"quality_eval: image {last} scored to pass"] if judged is not material.judged else []
     simulated.append("mask_gen: the real mask")
-    return Written(steps, looked_up, tuple(simulated))
+    return Written(steps, tuple(simulated))
 
 
 def _edit(prompt: str) -> ToolCall:
@@ -199,7 +194,7 @@ def _real(material: Material, index: int) -> Observation:
 
 
 def _verdict(material: Material, rng: np.random.Generator) -> Observation:
-    """The judge's own word on the real photo where it passes, else one that passes and agrees with what was measured."""
+    """The judge's own word on the real photo where it passes, else one that passes and keeps to what was measured."""
     own = material.judged
     if own.payload["passed"]:
         return own
@@ -208,8 +203,8 @@ def _verdict(material: Material, rng: np.random.Generator) -> Observation:
     quality = round(min(5.0, max(float(own.payload["quality_score"]), enough)), 1)
     kind, item, mark = material.original.kind, material.original.category, material.mark
     review = (
-        f"The {kind} lies on the {item} and covers {pct(mark.area)} of it, {mark.contrast:.1f} dE from the good surface. "
-        "Its sharpness and grain match the photo, and the rest is unchanged."
+        f"The {kind} lies on the {item} and covers {pct(mark.area)} of it, {mark.contrast:.1f} dE from the good "
+        "surface. Its sharpness and grain match the photo, and the rest is unchanged."
     )
     score = round(location + quality, 1)
     return _with(own, score=score, location_score=location, quality_score=quality, review=review, passed=True)

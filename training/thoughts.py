@@ -6,7 +6,6 @@ is drawn from ``words.py``, with the trajectory's own seed.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,8 @@ from evaluation.data import pick
 from mcp_servers.vision.scene import Scene, analyse, grey
 from mcp_servers.vision.types import Image
 from training import words
-from training.mark import SLIM, Mark
+from training.mark import Mark
+from training.phrases import changes, describe, listed, problems
 from training.prompting import framed
 
 COMPASS = ("the right", "the lower right", "below", "the lower left", "the left", "the upper left", "above",
@@ -79,7 +79,7 @@ class Writer:
             parts.append(self._say(words.LEARNED, fact=fact))
             if seen.mark and reviewed:
                 parts.append(self._say(words.INSTEAD, index=seen.index, what=describe(seen.mark)))
-        parts.append(self._say(words.CHANGES, changes=_listed(changes(seen.prompt, prompt, target, fact))))
+        parts.append(self._say(words.CHANGES, changes=listed(changes(seen.prompt, prompt, target, fact))))
         if target:
             parts.append(self._ground(target))
         parts.append(self._say(words.FRESH))
@@ -123,8 +123,9 @@ class Writer:
         light = f"lit from {_from(scene)}" if scene.light_confidence > 0.3 else "evenly lit"
         if scene.kind == "object":
             share = float(scene.part.mean())
-            size = "fills most of the frame" if share > 0.6 else "takes up about half of the frame" if share > 0.35 else (
-                "leaves much background in view")  # fmt: skip
+            size = "leaves much background in view"
+            if share > 0.35:
+                size = "fills most of the frame" if share > 0.6 else "takes up about half of the frame"
             return pick(
                 (
                     f"Image 1 shows a good {self.item} against a plain background, {light}; it {size}.",
@@ -164,16 +165,15 @@ class Writer:
             said.append("larger" if b.length > a.length else "smaller")
         if b.contrast > 1.25 * a.contrast or b.contrast < a.contrast / 1.25:
             said.append("stronger" if b.contrast > a.contrast else "more restrained")
-        if a.where != b.where:
-            said.append(f"in the {b.where} part instead of the {a.where}")
-        if not said:
-            return self._say(words.ALIKE, index=earlier.index)
-        return self._say(words.COMPARED, index=earlier.index, how=_listed(said))
+        moved = self._say(words.MOVED, here=b.where, there=a.where) if a.where != b.where else ""
+        if said:
+            return self._join(self._say(words.COMPARED, index=earlier.index, how=listed(said)), moved)
+        return moved or self._say(words.ALIKE, index=earlier.index)
 
     def _rejected(self, seen: Seen) -> str:
         why = problems(seen.review, self.rng)
         return self._say(
-            words.REJECTED, index=seen.index, why=_listed(why[:2]) if why else "the review finds it unconvincing"
+            words.REJECTED, index=seen.index, why=listed(why[:2]) if why else "the review finds it unconvincing"
         )
 
     def _ground(self, mark: Mark) -> str:
@@ -196,9 +196,7 @@ class Writer:
         if mark is None:
             return ""
         reasons = [
-            f"it stays within the {mark.where} part"
-            if not mark.across
-            else f"it reaches {mark.across} without a break in style",
+            f"it stays within the {mark.where} part" if not mark.across else f"it reaches {mark.across}",
             f"it is {mark.tone} than the good surface" if mark.tone[0] != "a" else "it keeps the surface's lightness",
         ]
         if mark.direction:
@@ -212,76 +210,13 @@ class Writer:
                 "its marks differ from one another, as real ones do" if mark.pieces > 2 else "its two marks go together"
             )
         chosen = [reasons[int(n)] for n in sorted(self.rng.permutation(len(reasons))[:2])]
-        return self._say(words.GOOD, index=seen.index, why=_listed(chosen))
+        return self._say(words.GOOD, index=seen.index, why=listed(chosen))
 
     def _say(self, ways: Sequence[str], **facts: object) -> str:
         return pick(ways, self.rng).format(kind=self.kind, item=self.item, **facts)
 
     def _join(self, *sentences: str) -> str:
         return " ".join(sentence for sentence in sentences if sentence)
-
-
-def describe(mark: Mark) -> str:
-    """A mark as a noun phrase."""
-    shape = "patch" if mark.slim >= SLIM else "line" if mark.slim * mark.length < 0.03 else "band"
-    if mark.area < 0.003 and mark.slim >= SLIM:
-        shape = "spot"
-    colour = mark.colour or ("dark" if mark.lighter < -2 else "light" if mark.lighter > 2 else "barely toned")
-    how = {"faint": "faint, ", "mild": "soft, ", "moderate": "", "pronounced": "clear, ", "severe": "stark, "}[
-        mark.severity
-    ]
-    many = mark.pieces > 1
-    noun = f"{how}{colour} {shape}"
-    head = f"{'two' if mark.pieces == 2 else 'several'} {noun}{'es' if shape == 'patch' else 's'}" if many else _a(noun)
-    edge = ", touching the outline" if mark.at_outline else ""
-    if mark.across == "over most of it":
-        return f"{head} over most of the part"
-    run = f" running {mark.direction}" if mark.direction and not many else ""
-    reach = f", reaching {mark.across}" if mark.across else ""
-    return f"{head}{run} in the {mark.where} part{reach}{edge}"
-
-
-def problems(review: str, rng: np.random.Generator | None = None) -> list[str]:
-    """What a review objects to, in the words of the picture, most important first."""
-    found = []
-    lowered = review.lower()
-    for advice, ways in words.ADVICE.items():
-        at = lowered.find(advice)
-        if at >= 0:
-            found.append((at, pick(ways, rng) if rng is not None else ways[0]))
-    return [meaning for _, meaning in sorted(found)]
-
-
-def changes(before: str, after: str, target: Mark | None, fact: str) -> list[str]:
-    """What the second of two prompts asks otherwise, as verb phrases."""
-    said = []
-    new = framed(after)
-    try:
-        old = framed(before)
-    except ValueError:  # a bare prompt: it names neither size nor strength
-        said.append(f"name the extent and the strength ({new.size}, {new.severity})")
-    else:
-        if old.severity != new.severity:
-            said.append(f"change the strength from {old.severity} to {new.severity}")
-        if old.size != new.size:
-            said.append(f"make it {new.size} instead of {old.size}")
-        if old.place != new.place:
-            said.append(f"put it on {new.place}")
-    if target is not None:
-        form = [f"that it runs {target.direction}"] if target.direction else []
-        form += [f"that it is {target.colour}"] if target.colour else []
-        form += [f"that it is {target.tone} than the surface"] if target.tone[0] != "a" and not form else []
-        said.append(f"state {' and '.join(form) or 'its extent and form'}")
-    elif fact and fact in after and fact not in before:
-        said.append("take that over in the wording")
-    added = [
-        s
-        for s in re.split(r"(?<=\.) ", after)
-        if s not in before and s != fact and not s.startswith(("Using", "The defect"))
-    ]
-    if target is None and added:
-        said.append(f'add "{added[0]}"')
-    return said or ["repeat the wish in other words"]
 
 
 def _grain(scene: Scene) -> str:
@@ -295,11 +230,3 @@ def _grain(scene: Scene) -> str:
 def _from(scene: Scene) -> str:
     turn = np.degrees(np.arctan2(scene.light[1], scene.light[0]))
     return COMPASS[round(float(turn) / 45) % 8]
-
-
-def _listed(items: Sequence[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -23,6 +23,7 @@ import numpy as np
 
 from agent.session import LOG_NAME, SessionError, read_session
 from agent.toolbox import BACKEND_ROLES, Toolbox, ToolboxError, builtin_server
+from evaluation.data import Mask, read_image
 from evaluation.pairs import seeded
 from training.construct import Constructor
 from training.defect_split import allowed, make_split, read_split, write_split
@@ -228,7 +229,7 @@ class _Run:
         shutil.rmtree(place, ignore_errors=True)
         try:
             anomaly, mask = defect.read()
-            normal = np.ascontiguousarray(cv2.imread(str(file), cv2.IMREAD_COLOR)[:, :, ::-1])
+            normal = read_image(file)
             original = Original(
                 name=defect.name, category=defect.category, kind=defect.kind, photograph=defect.source, normal=normal,
                 normal_file=file.resolve(), anomaly=anomaly, anomaly_file=defect.image.resolve(), mask=mask,
@@ -245,7 +246,7 @@ class _Run:
         return Entry(*facts, made.type, made.wanted, made.knowledge, made.threshold, made.scores, made.simulated)
 
 
-def _mask_png(file: Path, mask: np.ndarray[Any, np.dtype[np.bool_]]) -> bytes:
+def _mask_png(file: Path, mask: Mask) -> bytes:
     """The mask's own bytes where they are an 8-bit PNG of 0 and 255, else the same mask as one."""
     label = mask.astype(np.uint8) * 255
     stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)

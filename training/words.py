@@ -29,9 +29,13 @@ ADVICE: dict[str, tuple[str, ...]] = {
         "it has outgrown a local defect",
     ),
     "move the defect onto the part": ("part of it hangs over the background", "it does not sit on the part as a whole"),
+    "move the defect away from the outline: it belongs": (
+        "it sits at the border, while this defect goes through the middle",
+        "it lies near the outline and belongs into the middle of the part",
+    ),
     "move the defect away from the outline": (
         "it spills over the outline where the part ends",
-        "it lies where this defect does not occur, too near the outline",
+        "a piece of it lies beyond the outline",
     ),
     "place the defect on the edge of the part": (
         "it sits inside the face, while this damage starts at an edge",
@@ -178,7 +182,11 @@ ALIKE = (
 COMPARED = (
     "Against image {index} it is {how}.",
     "Compared with image {index}, it is {how}.",
-    "That is {how} than it was in image {index}.",
+    "It has become {how} since image {index}.",
+)
+MOVED = (
+    "It now lies in the {here} part, no longer in the {there} one.",
+    "Its place is the {here} part this time, not the {there} one.",
 )
 INSTEAD = (
     "Image {index} shows {what} instead.",
@@ -210,5 +218,5 @@ GOOD = (
     "In image {index} {why}.",
     "Image {index} convinces me: {why}.",
     "I agree, since in image {index} {why}.",
-    "What I see fits: {why}.",
+    "To my eye {why}.",
 )
