@@ -21,7 +21,7 @@ from evaluation.pairs import seeded
 from training.defects import Defect
 from training.errors import TrainingError
 from training.removal import objection
-from training.reverse import halo, reverse, tint_of
+from training.reverse import hole_of, part_of, reverse
 
 GOOD = 24
 """Good photos of a category that are looked at, evenly spread over the folder."""
@@ -67,7 +67,7 @@ def _reverse_one(defect: Defect, folder: Path, seed: int) -> Reversed:
         normal = reverse(photo, mask, good, seeded("reverse", seed, defect.name))
     except (TrainingError, ValueError) as error:
         return Reversed(defect, file, f"unusable: {error}")
-    if reason := objection(photo, normal, mask, halo(tint_of(photo, mask))):
+    if reason := objection(photo, normal, mask, hole_of(photo, mask, part_of(photo, mask))):
         return Reversed(defect, file, reason)
     ok, png = cv2.imencode(".png", np.ascontiguousarray(normal[:, :, ::-1]))
     if not ok:

@@ -13,6 +13,8 @@ Indices = NDArray[np.int64]
 STEP, WIDE_STEP = 2, 3
 """Distance of the patches that are laid into the hole, in px, and into a hole of more than ``LARGE`` px."""
 LARGE = 12_000
+SHARP = 0.42
+"""Distance (sigma, in steps) up to which patches count in the last, sharp vote."""
 TRUST = 0.75
 """Factor on the weight of a pixel in the hole for every px that it lies away from what is known."""
 
@@ -29,8 +31,8 @@ class PatchField:
         height, width = canvas.own_shape
         side = 2 * RADIUS + 1
         near = cv2.dilate(canvas.missing.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
-        step = WIDE_STEP if np.count_nonzero(canvas.missing) > LARGE else STEP
-        self.ys, self.xs = (_grid(size, step) for size in (height, width))
+        self.step = WIDE_STEP if np.count_nonzero(canvas.missing) > LARGE else STEP
+        self.ys, self.xs = (_grid(size, self.step) for size in (height, width))
         self.grid = near[np.ix_(self.ys, self.xs)]
         rows, columns = np.nonzero(self.grid)
         self.at: Indices = (self.ys[rows] * canvas.width + self.xs[columns]).astype(np.int64)
@@ -141,7 +143,9 @@ class PatchField:
             dx = int(offset) - dy * self.canvas.width
             there = self.at + offset
             pixels = flat[self.nearest + offset]
-            share = trust * np.float32(np.exp(-(dy * dy + dx * dx) / (2 * 1.3**2))) if sharp else trust
+            share = (
+                trust * np.float32(np.exp(-(dy * dy + dx * dx) / (2 * (SHARP * self.step) ** 2))) if sharp else trust
+            )
             total[there] += share[:, None] * pixels
             weights[there] += share
         seen = (weights > 0)[:, None]

@@ -11,6 +11,8 @@ from mcp_servers.vision.pixels import percentile
 from mcp_servers.vision.scene import analyse
 from mcp_servers.vision.types import Field, Image, Mask
 
+LARGEST = 0.25
+"""Share of a frame-filling surface that may be filled; a part with an outline may be filled as a whole."""
 FLAT = 0.2
 """Lightness (L*) that is added to what is compared, so that flat surfaces do not make ratios of noise."""
 COVERED = 0.25
@@ -60,6 +62,8 @@ def measure_removal(anomaly: Image, normal: Image, mask: Mask, hole: Mask) -> di
 
 def objection(anomaly: Image, normal: Image, mask: Mask, hole: Mask) -> str:
     """Why the good photo must not be used, "" where it may."""
+    if analyse(anomaly).kind == "texture" and hole.mean() > LARGEST:
+        return "too large: so much surface would have to be made up"
     m = measure_removal(anomaly, normal, mask, hole)
     if m["covered"] < COVERED:
         return "not visible: the defect can hardly be told from the good surface"

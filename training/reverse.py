@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
-from mcp_servers.mask_gen.local.shape import ellipse, hysteresis, lab_of
+from mcp_servers.image_gen.local.fill import push_pull
+from mcp_servers.mask_gen.local.shape import close_gaps, ellipse, hysteresis, lab_of
 from mcp_servers.vision.scene import analyse
 from mcp_servers.vision.types import Field, Image, Mask
 from training.exemplar import Source, fill_hole
@@ -25,6 +26,8 @@ COLOURED = 10.0
 """Distance in hue and saturation (CIE Lab a, b) to the surface from which a defect has a colour of its own."""
 SCARCE = 0.35
 """Share of the part that the hole may take before good photos of the category are drawn on."""
+RIM = 4
+"""Width in px of the strip along an outline in which donors do not count."""
 DONORS = 3
 """Good photos that patches are taken from then."""
 
@@ -35,24 +38,38 @@ def reverse(photo: Image, mask: Mask, good: Callable[[], Sequence[Image]], rng: 
     good: gives photos of good parts of the same category, asked only where they are needed. Deterministic. Raises
     ValueError where no good surface is left.
     """
-    tinted = tint_of(photo, mask)
-    hole = halo(tinted)
-    part = part_of(photo, tinted, hole)
+    part = part_of(photo, mask)
+    hole = hole_of(photo, mask, part)
     own = Source(photo, part, ~hole)
-    scarce = np.count_nonzero(hole & part) > SCARCE * np.count_nonzero(part)
-    return fill_hole(own, choose_donors(own, good()) if scarce else [], rng)
+    if np.count_nonzero(hole & part) <= SCARCE * np.count_nonzero(part):
+        return fill_hole(own, [], rng)
+    filled = fill_hole(own, choose_donors(own, good()), rng)
+    return crisp_outline(photo, filled, hole, part)
 
 
-def halo(mask: Mask) -> Mask:
-    """The mask (H, W) widened by what a defect changes around it."""
-    return np.asarray(cv2.dilate(mask.astype(np.uint8), ellipse(max(2, round(HALO * max(mask.shape))))) > 0)
+def part_of(photo: Image, mask: Mask) -> Mask:
+    """Where the good part is to be (H, W): where it shows, and where the defect lies."""
+    scene = analyse(photo)
+    if scene.kind == "texture":  # perhaps only because the defect hides the outline
+        painted = cv2.inpaint(photo, mask.astype(np.uint8), 5, cv2.INPAINT_TELEA)
+        scene = analyse(np.asarray(painted, np.uint8))
+    if scene.kind == "texture":
+        return scene.part.copy()
+    return close_gaps(scene.part | mask, max(1, round(HALO * max(mask.shape))))
 
 
-def tint_of(photo: Image, mask: Mask) -> Mask:
-    """The mask (H, W) and what is connected to it and has the defect's own colour; the mask where it has none."""
+def hole_of(photo: Image, mask: Mask, part: Mask) -> Mask:
+    """What has to be filled (H, W): the mask, its tint and their halo, and of the background the outline's own pixels."""
+    halo = ellipse(max(2, round(HALO * max(mask.shape))))
+    grown = cv2.dilate(tint_of(photo, mask, part).astype(np.uint8), halo) > 0
+    return mask | (grown & (cv2.dilate(part.astype(np.uint8), ellipse(1)) > 0))
+
+
+def tint_of(photo: Image, mask: Mask, part: Mask) -> Mask:
+    """The mask and what on the part is connected to it and has its colour; the mask where that is no colour of its own."""
     reach = ellipse(max(4, round(TINT_REACH * max(mask.shape))))
     near = cv2.dilate(mask.astype(np.uint8), reach) > 0
-    around = (cv2.dilate(near.astype(np.uint8), reach) > 0) & ~near & part_of(photo, mask, mask)
+    around = (cv2.dilate(near.astype(np.uint8), reach) > 0) & ~near & part
     if np.count_nonzero(around) < 50:
         return mask
     tones = cv2.GaussianBlur(lab_of(photo), (0, 0), 1.0)[..., 1:]
@@ -64,17 +81,23 @@ def tint_of(photo: Image, mask: Mask) -> Mask:
     length = float(np.linalg.norm(tint))
     along = away @ (tint / length)
     spread = float(np.percentile(np.abs(along[around]), 90))
-    return hysteresis(mask, mask | (near & (along > max(0.12 * length, spread))))
+    return hysteresis(mask, mask | (near & part & (along > max(0.12 * length, spread))))
 
 
-def part_of(photo: Image, defect: Mask, hole: Mask) -> Mask:
-    """Where the good part is to be (H, W): where it shows, and where the defect lies; smooth inside the hole."""
-    scene = analyse(photo)
-    if scene.kind == "texture":
-        return scene.part.copy()
-    part = scene.part | defect
-    smooth = cv2.GaussianBlur(part.astype(np.float32), (0, 0), max(1.0, 0.008 * max(part.shape))) > 0.5
-    return np.where(hole, smooth, part)
+def crisp_outline(photo: Image, filled: Image, hole: Mask, part: Mask) -> Image:
+    """The filled photo with the part's outline as it was: donors turn otherwise, so their outlines fray along it.
+
+    Beside the outline the part's colour is carried on from within, and ends where it ended in the ``photo``.
+    """
+    inner = cv2.erode(part.astype(np.uint8), ellipse(RIM), borderValue=1) > 0
+    if not inner.any() or part.all():
+        return filled
+    surface = push_pull(filled.astype(np.float32), inner.astype(np.float32))
+    ground = push_pull(photo.astype(np.float32), (~part & ~hole).astype(np.float32))
+    cover = cv2.GaussianBlur(part.astype(np.float32), (0, 0), 0.8)[..., None]
+    edge = hole & ~inner
+    mixed = np.clip(np.rint(surface * cover + ground * (1 - cover)), 0, 255).astype(np.uint8)
+    return np.where(edge[..., None], mixed, filled)
 
 
 def choose_donors(own: Source, good: Sequence[Image]) -> list[Source]:
