@@ -6,9 +6,10 @@ the words of the two prompts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-from agent.policies.refine import SEVERITIES, SIZES, step
+from agent.policies.refine import SEVERITIES, SIZES, refine, step
 from training.mark import Mark
 from training.prompting import Framed, framed
 
@@ -21,7 +22,7 @@ _ANSWERED: dict[str, Callable[[Mark, Mark], bool]] = {
     "give the defect an elongated shape": lambda attempt, real: real.slim < attempt.slim,
     "give the defect a compact shape": lambda attempt, real: real.slim > attempt.slim,
     "place the defect on the edge of the part": lambda attempt, real: real.at_outline,
-    "move the defect away from the outline": lambda attempt, real: not real.at_outline,
+    "move the defect away from the outline:": lambda attempt, real: not real.at_outline or real.where != attempt.where,
     "give the defect no colour": lambda attempt, real: not real.colour,
 }
 """Advice (its beginning, in lower case) to whether the real defect differs from the attempt in that sense."""
@@ -31,6 +32,8 @@ _STEPS = {
     "make the defect larger": ("size", 1),
     "make the defect smaller": ("size", -1),
 }
+_LOOKS = re.compile("keep the surface texture|match the|blend the border")
+"""Advice on how the defect sits in the surface: it is taken over into the prompt as the planner does."""
 _LADDERS = {"size": SIZES, "severity": SEVERITIES}
 
 
@@ -51,7 +54,8 @@ def answers(review: str, prompt: str, attempt: Mark | None, real: Mark) -> bool:
 
 
 def reconciled(review: str, before: str, after: str) -> str:
-    """The prompt ``after`` with its size and strength words moved beyond those of ``before`` where the review asks so.
+    """The prompt ``after`` with its size and strength words moved beyond those of ``before`` where the review asks so,
+    and with what it asks of texture, grain, sharpness and border.
 
     The words are relative: what was "moderate" and turned out too weak is asked for as "pronounced".
     """
@@ -67,7 +71,8 @@ def reconciled(review: str, before: str, after: str) -> str:
         gap = wanted - rungs.index(getattr(framed(after), ladder))
         if gap * by > 0:
             after = step(after, **{ladder: gap}).prompt
-    return after
+    wanted = " ".join(sentence for sentence in re.split(r"(?<=[.!?])\s+", review) if _LOOKS.match(sentence.lower()))
+    return refine(after, wanted, "").prompt
 
 
 def _framed(prompt: str) -> Framed | None:

@@ -7,9 +7,8 @@ material is gathered (``Constructor``); ``script.py`` makes turns and results of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,10 @@ from training.prepared import ConstructedWriter, PreparedToolbox, Script
 from training.prompting import complex_wishes, fact_of, real_prompt, simple_wishes
 from training.script import Material, Original, Tried, write_script
 
-TRIES = 8
+TRIES = 9
 """Prompts tried for an imperfect attempt."""
+STARTS = 2
+"""First attempts from which a better second one is looked for."""
 SERIOUS = 2.5
 """Score (0-10) below which an attempt is no serious one: hardly anything to be seen."""
 MARGIN = 0.5
@@ -144,43 +145,38 @@ class Constructor:
         if wanted == 0:
             return []
         wishes = simple_wishes(base, mark, self.original.category, self.original.kind, self.rng)
-        answered = partial(answers, real=mark) if wanted == 1 else lambda review, prompt, attempt: True
-        first = await self._below([(wish.prompt, wish.flaw) for wish in wishes], limit, 0.0, family, answered)
-        if first is None or wanted == 1:
-            return [first] if first else []
-        knowledge = await self._call("knowledge_retrieval")
-        refined = refine(first.prompt, first.review, self.original.category).prompt
-        wordings = complex_wishes(refined, fact_of(knowledge.payload), self.rng)
-        prompts = [(prompt, "") for prompt in wordings if prompt != first.prompt]
-        second = await self._below(prompts, limit, first.score, family, partial(answers, real=mark))
-        if second is not None:
-            return [first, second]
-        return [first] if answers(first.review, first.prompt, first.mark, mark) else []
+        firsts = await self._below([(wish.prompt, wish.flaw) for wish in wishes], 0.0, limit, family, wanted)
+        if wanted == 2:
+            fact = fact_of((await self._call("knowledge_retrieval")).payload)
+            for first in sorted(firsts, key=lambda attempt: attempt.score)[:STARTS]:
+                refined = refine(first.prompt, first.review, self.original.category).prompt
+                prompts = [(prompt, "") for prompt in complex_wishes(first.prompt, refined, fact, self.rng)]
+                seconds = await self._below(prompts, first.score, limit, family, 1)
+                if second := next((attempt for attempt in seconds if self._answered(attempt, mark)), None):
+                    return [first, second]
+        fitting = [attempt for attempt in firsts if self._answered(attempt, mark)]
+        usual = [attempt for attempt in fitting if attempt.score < THRESHOLDS[0]]
+        return (usual or sorted(fitting, key=lambda attempt: attempt.score))[:1]
 
     async def _below(
-        self,
-        prompts: Sequence[tuple[str, str]],
-        limit: float,
-        above: float,
-        family: str,
-        answered: Callable[[str, str, Mark | None], bool],
-    ) -> Tried | None:
-        """The first attempt that scores between ``above`` and the usual threshold, else the nearest under ``limit``.
-
-        Only attempts count whose review the next image answers.
-        """
+        self, prompts: Sequence[tuple[str, str]], above: float, limit: float, family: str, enough: int
+    ) -> list[Tried]:
+        """Attempts that score between ``above`` and ``limit``, until ``enough`` would fail by the usual threshold."""
         found: list[Tried] = []
         for prompt, flaw in prompts[:TRIES]:
             made = await self.toolbox.call(_edit(prompt), self.task, self.images)
             if made.error or made.image is None:
                 continue  # this prompt cannot be drawn here; the next one may
             attempt = Tried(prompt, flaw, made, await self._judge(made), self._mark(made, family))
-            if not above < attempt.score <= limit or not answered(attempt.review, prompt, attempt.mark):
-                continue
-            if SERIOUS <= attempt.score < THRESHOLDS[0]:
-                return attempt
-            found.append(attempt)
-        return min(found, key=lambda attempt: abs(attempt.score - THRESHOLDS[0]), default=None)
+            if max(above, SERIOUS) < attempt.score <= limit:
+                found.append(attempt)
+            if sum(attempt.score < THRESHOLDS[0] for attempt in found) > enough:
+                break
+        return found
+
+    def _answered(self, attempt: Tried, real: Mark) -> bool:
+        """Whether the real defect is what the attempt's review asks for."""
+        return answers(attempt.review, attempt.prompt, attempt.mark, real)
 
     def _mark(self, made: Observation, family: str) -> Mark | None:
         """What can be seen in an attempt, by the mask tool's own comparison."""

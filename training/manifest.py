@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Entry:
     skipped: str = ""
 
 
+@cache
 def code_version() -> str:
     """The package's version and twelve hexadecimal digits over this folder's code."""
     digest = hashlib.sha256()

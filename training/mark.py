@@ -37,9 +37,9 @@ class Mark:
 
     ``where``: "upper left", "left", "centre", ...; ``across``: "from side to side", "from top to bottom", "over most
     of it" or "". ``at_outline``: it touches the outer outline of an object. ``pieces``: separate marks. ``area``: share
-    of the part; ``length``: longest extension over the square root of the part's area; ``slim``: width over length,
+    of the part; ``length``: longest extension of the biggest piece over the square root of the part's area; ``slim``: width over length,
     0-1. ``angle``: degrees counter-clockwise from horizontal, [0, 180), None where it has no direction. ``lighter``:
-    median change of lightness (CIE L*). ``contrast``: median dE. ``colour``: a plain word, "" where it has none of its
+    change of lightness (CIE L*), ``contrast``: dE, both the median over the plainer half of the defect's pixels. ``colour``: a plain word, "" where it has none of its
     own. ``size`` and ``severity``: words of the ladders. ``busy``: contrast of the good surface there over that of the
     whole part; ``bright``: its lightness there less that of the whole part.
     """
@@ -91,12 +91,12 @@ def measure(normal: Image, anomaly: Image, mask: Mask, family: str) -> Mark:
     extent = float(np.sqrt(np.count_nonzero(part)))
     before, after = lab_of(normal), lab_of(anomaly)
     change = after[mask] - before[mask]
-    shift = np.median(change, axis=0)
-    strong = change[np.linalg.norm(change, axis=1) >= np.median(np.linalg.norm(change, axis=1))]
-    core = after[mask][np.linalg.norm(change, axis=1) >= np.median(np.linalg.norm(change, axis=1))]
+    plain = np.linalg.norm(change, axis=1) >= np.median(np.linalg.norm(change, axis=1))
+    strong, core = change[plain], after[mask][plain]
+    shift = np.median(strong, axis=0)
     tint = float(np.linalg.norm(np.median(strong, axis=0)[1:]))
-    contrast = float(np.median(np.linalg.norm(change, axis=1)))
-    length, slim = longest(mask) / extent, thickness(mask)
+    contrast = float(np.median(np.linalg.norm(strong, axis=1)))
+    length, slim = longest(_biggest(mask)) / extent, thickness(mask)
     detail = np.abs(before[..., 0] - cv2.GaussianBlur(before[..., 0], (0, 0), 2.0))
     around = (cv2.dilate(mask.astype(np.uint8), ellipse(max(3, round(0.04 * extent)))) > 0) & scene.part
     around = around if around.any() else mask
@@ -141,10 +141,15 @@ def _pieces(mask: Mask) -> int:
     return int(np.count_nonzero(areas >= 0.04 * areas.max()))
 
 
+def _biggest(mask: Mask) -> Mask:
+    """The biggest piece."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    return np.asarray(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))
+
+
 def _angle(mask: Mask) -> float:
     """Direction of the biggest piece, by its second moments."""
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    ys, xs = np.nonzero(labels == 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA])))
+    ys, xs = np.nonzero(_biggest(mask))
     x, y = xs - xs.mean(), ys - ys.mean()
     return float(np.degrees(0.5 * np.arctan2(-2 * (x * y).mean(), (x * x).mean() - (y * y).mean())) % 180)
 

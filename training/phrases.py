@@ -12,6 +12,12 @@ from training import words
 from training.mark import SLIM, Mark
 from training.prompting import framed
 
+_TOUCHES = (
+    "The surface texture", "The defect has", "Its border", "Only light", "Its colour", "No pixel", "The defect is long",
+    "The defect is round", "The defect is plain",
+)  # fmt: skip
+"""How the sentences begin that refining adds to a prompt."""
+
 
 def describe(mark: Mark) -> str:
     """A mark as a noun phrase."""
@@ -70,12 +76,8 @@ def changes(before: str, after: str, target: Mark | None, fact: str) -> list[str
         said.append(f"state {' and '.join(form) or 'its extent and form'}")
     elif fact and fact in after and fact not in before:
         said.append("take that over in the wording")
-    added = [
-        s
-        for s in re.split(r"(?<=\.) ", after)
-        if s not in before and s != fact and not s.startswith(("Using", "The defect"))
-    ]
-    if target is None and added:
+    added = [text for text in re.split(r"(?<=\.) ", after) if text.startswith(_TOUCHES) and text not in before]
+    if added:
         said.append(f'add "{added[0]}"')
     return said or ["repeat the wish in other words"]
 

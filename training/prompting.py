@@ -15,13 +15,15 @@ import numpy as np
 
 from agent.policies.planner import SIDES
 from agent.policies.refine import insert, move, step
-from training.mark import Mark
+from training.mark import SLIM, Mark
 
 _FRAME = re.compile(
     r"Using the provided image, change only (?P<place>.+?) to introduce (?P<defect>.+?)\. "
     r"The defect is (?P<size>[a-z -]+?) and (?P<severity>[a-z]+)[^.]*\. (?P<rest>.+)\Z",
     re.DOTALL,
 )
+SOFT = "Its border blends softly into the surrounding texture, fading out."
+THIN, ROUND = "The defect is long and thin.", "The defect is round and compact."
 _ELSEWHERE = re.compile(r"\b(?:whole|half|corner|end|cent(?:re|er)|middle|from one edge)\b")
 """Words of prompt_gen's place that say where on the part, and so cannot stand beside the real place."""
 _TINTS = re.compile(r"\b(?:dark|pale|bright|reddish brown) ")
@@ -40,7 +42,10 @@ class Framed:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """An editing prompt, and in a word what is wrong with it on purpose: "", "weak", "strong", "place" or "bare"."""
+    """An editing prompt, and in a word what is wrong with it on purpose.
+
+    ``flaw``: "" (nothing), "weak", "strong", "place", "soft" (border), "wide" (extent), "shape" or "bare".
+    """
 
     prompt: str
     flaw: str
@@ -79,8 +84,8 @@ def place_of(frame: Framed, mark: Mark, item: str) -> str:
 
 def form(mark: Mark) -> str:
     """One sentence on extent, shape and tone."""
-    reach = f"reaches {mark.across}" if mark.across else f"spans about {_share(mark.length)} of the part's width"
-    many = f"It consists of {_number(mark.pieces)} separate marks and" if mark.pieces > 1 else "It"
+    reach = f"reaches {mark.across}" if mark.across else f"spans about {_share(mark.length)}"
+    many = f"It consists of {_number(mark.pieces)} separate marks, the largest of which" if mark.pieces > 1 else "It"
     shape = "as a narrow line" if mark.slim < 0.12 else "long and narrow" if mark.slim < 0.3 else "compact in shape"
     tone = f"{mark.tone} than the surface around it" if mark.tone[0] != "a" else "about as light as the surface"
     return f"{many} {reach}, {shape}, {tone}."
@@ -101,6 +106,12 @@ def simple_wishes(base: str, mark: Mark, item: str, anomaly_type: str, rng: np.r
         Wish(step(base, 2, 3).prompt, "strong"),
         Wish(step(move(base, elsewhere).prompt, -1, -1).prompt, "place"),
         Wish(step(move(base, f"the outer edge of the {name}").prompt, 0, 1).prompt, "place"),
+        Wish(step(base, -4, -4).prompt, "weak"),
+        Wish(insert(base, SOFT), "soft"),
+        Wish(insert(step(base, -1, -2).prompt, SOFT), "soft"),
+        Wish(step(move(base, f"the whole surface of the {name}").prompt, 4, -1).prompt, "wide"),
+        Wish(insert(base, ROUND if mark.slim < SLIM else THIN), "shape"),
+        Wish(insert(step(base, -1, -1).prompt, ROUND if mark.slim < SLIM else THIN), "shape"),
         Wish(bare, "bare"),
     ]
     unique = {wish.prompt: wish for wish in reversed(wishes)}
@@ -108,12 +119,18 @@ def simple_wishes(base: str, mark: Mark, item: str, anomaly_type: str, rng: np.r
     return [ordered[int(n)] for n in rng.permutation(len(ordered))]
 
 
-def complex_wishes(refined: str, fact: str, rng: np.random.Generator) -> list[str]:
-    """Second prompts: what the review asked for and a fact from the references, in several strengths."""
-    base = insert(refined, fact) if fact else refined
-    steps = [(0, 0), (0, -1), (-1, 0), (0, 1), (1, 0), (-1, -1), (1, 1)]
-    order = [0, *(1 + int(n) for n in rng.permutation(len(steps) - 1))]
-    return list(dict.fromkeys(step(base, *steps[n]).prompt if any(steps[n]) else base for n in order))
+def complex_wishes(first: str, refined: str, fact: str, rng: np.random.Generator) -> list[str]:
+    """Second prompts, with a fact from the references: what the review asked for, wholly or in part.
+
+    first, refined: the first prompt as it was and as its review would have it.
+    """
+    steps = [(0, 0), (0, -1), (-1, 0), (0, 1), (1, 0)]
+    wishes = []
+    for base in (refined, first):
+        told = insert(base, fact) if fact else base
+        wishes += [step(told, *by).prompt if any(by) else told for by in steps]
+    order = [0, *(1 + int(n) for n in rng.permutation(len(wishes) - 1))]
+    return [wish for wish in dict.fromkeys(wishes[n] for n in order) if wish != first]
 
 
 def fact_of(knowledge: Mapping[str, Any]) -> str:
@@ -142,7 +159,8 @@ def _share(length: float) -> str:
     """A length in part widths, in words."""
     steps = ((0.03, "a fiftieth"), (0.07, "a twentieth"), (0.15, "a tenth"), (0.22, "a fifth"), (0.29, "a quarter"),
              (0.42, "a third"), (0.58, "half"), (0.71, "two thirds"), (0.87, "three quarters"))  # fmt: skip
-    return next((word for most, word in steps if length < most), "the whole")
+    word = next((word for most, word in steps if length < most), "")
+    return f"{word} of the part's width" if word else "the part's whole width"
 
 
 def _number(count: int) -> str:

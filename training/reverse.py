@@ -59,14 +59,14 @@ def part_of(photo: Image, mask: Mask) -> Mask:
 
 
 def hole_of(photo: Image, mask: Mask, part: Mask) -> Mask:
-    """What has to be filled (H, W): the mask, its tint and their halo, and of the background the outline's own pixels."""
+    """What has to be filled (H, W): the mask, its tint, their halo, and of the background the outline's pixels."""
     halo = ellipse(max(2, round(HALO * max(mask.shape))))
     grown = cv2.dilate(tint_of(photo, mask, part).astype(np.uint8), halo) > 0
     return mask | (grown & (cv2.dilate(part.astype(np.uint8), ellipse(1)) > 0))
 
 
 def tint_of(photo: Image, mask: Mask, part: Mask) -> Mask:
-    """The mask and what on the part is connected to it and has its colour; the mask where that is no colour of its own."""
+    """The mask and what on the part is connected to it and has its colour, where that is a colour of its own."""
     reach = ellipse(max(4, round(TINT_REACH * max(mask.shape))))
     near = cv2.dilate(mask.astype(np.uint8), reach) > 0
     around = (cv2.dilate(near.astype(np.uint8), reach) > 0) & ~near & part

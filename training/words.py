@@ -99,6 +99,18 @@ FIRST: dict[str, tuple[str, ...]] = {
         "Whether this place suits the defect is to be seen.",
         "I am not sure of the place, and an image will settle it.",
     ),
+    "soft": (
+        "A border that fades out may suit the surface or may look washed out; an image will tell.",
+        "The soft border is a guess of mine about the material, to be checked.",
+    ),
+    "wide": (
+        "To let it reach that far is generous; I look how the part takes it.",
+        "So large an extent could be too much, but better to see it than to guess.",
+    ),
+    "shape": (
+        "Whether that outline is right for this type I can only tell from an image.",
+        "The shape is my doubt here; one image will settle it.",
+    ),
     "bare": (
         "It says neither where nor how large, so this is no more than a baseline.",
         "The wording leaves nearly everything open; I take the first image as a starting point.",
