@@ -71,8 +71,29 @@ def reconciled(review: str, before: str, after: str) -> str:
         gap = wanted - rungs.index(getattr(framed(after), ladder))
         if gap * by > 0:
             after = step(after, **{ladder: gap}).prompt
-    wanted = " ".join(sentence for sentence in re.split(r"(?<=[.!?])\s+", review) if _LOOKS.match(sentence.lower()))
-    return refine(after, wanted, "").prompt
+    looks = " ".join(sentence for sentence in re.split(r"(?<=[.!?])\s+", review) if _LOOKS.match(sentence.lower()))
+    return refine(after, looks, "").prompt
+
+
+def responds(review: str, before: str, after: str, item: str) -> bool:
+    """Whether the prompt ``after`` does something of what the review of ``before`` asks, and nothing against it."""
+    advised = refine(before, review, item).prompt
+    old, new, wanted = _framed(before), _framed(after), _framed(advised)
+    if advised == before or old is None or new is None or wanted is None:
+        return True
+    followed = [text in after for text in _sentences(advised) - _sentences(before)]
+    for ladder, rungs in _LADDERS.items():
+        was, now, asked = (rungs.index(getattr(frame, ladder)) for frame in (old, new, wanted))
+        if (now - was) * (asked - was) < 0:
+            return False
+        followed.append((now - was) * (asked - was) > 0)
+    followed.append(new.place == wanted.place != old.place)
+    return any(followed)
+
+
+def _sentences(prompt: str) -> set[str]:
+    """Its sentences but those that hold place, size and strength."""
+    return {text for text in re.split(r"(?<=\.) ", prompt) if not text.startswith(("Using", "The defect is"))}
 
 
 def _framed(prompt: str) -> Framed | None:

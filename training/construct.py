@@ -23,7 +23,7 @@ from agent.protocol import ImageRef, ToolCall
 from agent.task import StopReason, Task
 from agent.toolbox import Observation, Toolbox
 from mcp_servers.mask_gen.local import find_mask
-from training.advice import answers, reconciled
+from training.advice import answers, reconciled, responds
 from training.errors import TrainingError
 from training.mark import Mark, measure
 from training.prepared import ConstructedWriter, PreparedToolbox, Script
@@ -144,13 +144,14 @@ class Constructor:
         """Up to ``wanted`` attempts that score below ``limit``, the second better than the first."""
         if wanted == 0:
             return []
-        wishes = simple_wishes(base, mark, self.original.category, self.original.kind, self.rng)
-        firsts = await self._below([(wish.prompt, wish.flaw) for wish in wishes], 0.0, limit, family, wanted)
+        simple = simple_wishes(base, mark, self.original.category, self.original.kind, self.rng)
+        firsts = await self._below([(wish.prompt, wish.flaw) for wish in simple], 0.0, limit, family, wanted)
         if wanted == 2:
             fact = fact_of((await self._call("knowledge_retrieval")).payload)
             for first in sorted(firsts, key=lambda attempt: attempt.score)[:STARTS]:
                 refined = refine(first.prompt, first.review, self.original.category).prompt
-                prompts = [(prompt, "") for prompt in complex_wishes(first.prompt, refined, fact, self.rng)]
+                wishes = complex_wishes(first.prompt, refined, fact, self.rng)
+                prompts = [(w, "") for w in wishes if responds(first.review, first.prompt, w, self.original.category)]
                 seconds = await self._below(prompts, first.score, limit, family, 1)
                 if second := next((attempt for attempt in seconds if self._answered(attempt, mark)), None):
                     return [first, second]

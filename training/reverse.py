@@ -16,7 +16,8 @@ from mcp_servers.image_gen.local.fill import push_pull
 from mcp_servers.mask_gen.local.shape import close_gaps, ellipse, hysteresis, lab_of
 from mcp_servers.vision.scene import analyse
 from mcp_servers.vision.types import Field, Image, Mask
-from training.exemplar import Source, fill_hole
+from training.canvas import Source
+from training.exemplar import fill_hole
 
 HALO = 0.012
 """Width of a defect's halo beyond its mask, as a share of the photo's longer side."""
@@ -62,7 +63,7 @@ def hole_of(photo: Image, mask: Mask, part: Mask) -> Mask:
     """What has to be filled (H, W): the mask, its tint, their halo, and of the background the outline's pixels."""
     halo = ellipse(max(2, round(HALO * max(mask.shape))))
     grown = cv2.dilate(tint_of(photo, mask, part).astype(np.uint8), halo) > 0
-    return mask | (grown & (cv2.dilate(part.astype(np.uint8), ellipse(1)) > 0))
+    return np.asarray(mask | (grown & (cv2.dilate(part.astype(np.uint8), ellipse(1)) > 0)))
 
 
 def tint_of(photo: Image, mask: Mask, part: Mask) -> Mask:

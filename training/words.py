@@ -101,7 +101,7 @@ FIRST: dict[str, tuple[str, ...]] = {
     ),
     "soft": (
         "A border that fades out may suit the surface or may look washed out; an image will tell.",
-        "The soft border is a guess of mine about the material, to be checked.",
+        "The soft border that it asks for is a guess about the material, to be checked.",
     ),
     "wide": (
         "To let it reach that far is generous; I look how the part takes it.",
@@ -182,8 +182,8 @@ SEEN = (
     "In image {index} I see {what}.",
     "Image {index} now shows {what}.",
     "The change in image {index}: {what}.",
-    "Looking at image {index}, there is {what}.",
-    "What image {index} adds to the part is {what}.",
+    "Looking at image {index}, I find {what}.",
+    "What image {index} adds to the part: {what}.",
     "Image {index} against image 1: {what}.",
 )
 ALIKE = (
