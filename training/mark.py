@@ -35,13 +35,14 @@ HUES = ("brown", "tan", "rust", "orange", "yellow", "red", "crimson", "pink", "p
 class Mark:
     """One defect, or one group of marks, on its part.
 
-    ``where``: "upper left", "left", "centre", ...; ``across``: "from side to side", "from top to bottom", "over most
+    ``where``: "upper left", "left", "central", ...; ``across``: "from side to side", "from top to bottom", "over most
     of it" or "". ``at_outline``: it touches the outer outline of an object. ``pieces``: separate marks. ``area``: share
     of the part; ``length``: longest extension of the biggest piece over the square root of the part's area; ``slim``:
     width over length, 0-1. ``angle``: degrees counter-clockwise from horizontal, [0, 180), None where it has no
     direction. ``lighter``: change of lightness (CIE L*), ``contrast``: dE, both the median over the plainer half of the
     defect's pixels. ``colour``: a plain word, "" where it has none of its own. ``size`` and ``severity``: words of the
-    ladders. ``busy``: contrast of the good surface there over that of the whole part; ``bright``: its lightness there less that of the whole part.
+    ladders. ``busy``: contrast of the good surface there over that of the whole part; ``bright``: its lightness there
+    less that of the whole part.
     """
 
     where: str

@@ -109,7 +109,7 @@ def simple_wishes(base: str, mark: Mark, item: str, anomaly_type: str, rng: np.r
         Wish(step(base, -4, -4).prompt, "weak"),
         Wish(insert(base, SOFT), "soft"),
         Wish(insert(step(base, -1, -2).prompt, SOFT), "soft"),
-        Wish(step(move(base, f"the whole surface of the {name}").prompt, 4, -1).prompt, "wide"),
+        Wish(step(base, 3, -1).prompt, "wide"),
         Wish(insert(base, ROUND if mark.slim < SLIM else THIN), "shape"),
         Wish(insert(step(base, -1, -1).prompt, ROUND if mark.slim < SLIM else THIN), "shape"),
         Wish(bare, "bare"),
