@@ -76,9 +76,9 @@ class Constructor:
         anomaly = await self.toolbox.open_photo(str(original.anomaly_file))
         self.images = [normal, replace(anomaly, index=2)]
         proposal = await self._call("prompt_gen", image=1)
-        base, family = str(proposal.payload["prompt"]), str(proposal.payload["family"])
-        mark = measure(original.normal, original.anomaly, original.mask, family)
+        base, family = str(proposal.payload["prompt"]), str(proposal.payload.get("family", ""))
         try:
+            mark = measure(original.normal, original.anomaly, original.mask, family)
             prompt = real_prompt(base, mark, original.category)
         except ValueError as error:
             raise TrainingError(f"{original.name}: {error}: use the local prompter") from error

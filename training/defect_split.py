@@ -6,6 +6,7 @@ of one photograph, of whatever kind, lie on one side, else a test image would ha
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -89,3 +90,8 @@ def allowed(defects: Sequence[Defect], split: dict[str, Any], path: Path) -> lis
     if not chosen:
         raise TrainingError(f"{path} lets none of these photos be used: name other categories, or make a larger split")
     return chosen
+
+
+def fingerprint(defects: Sequence[Defect]) -> str:
+    """Twelve hexadecimal digits over the names of the defects, in any order."""
+    return hashlib.sha256("\n".join(sorted(defect.name for defect in defects)).encode()).hexdigest()[:12]

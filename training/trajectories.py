@@ -10,29 +10,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
-import cv2
-import numpy as np
 
-from agent.session import LOG_NAME, SessionError, read_session
-from agent.toolbox import BACKEND_ROLES, Toolbox, ToolboxError, builtin_server
-from evaluation.data import Mask, read_image
-from evaluation.pairs import seeded
-from training.construct import Constructor
-from training.defect_split import allowed, make_split, read_split, write_split
+from agent.toolbox import BACKEND_ROLES, ToolboxError
+from training.defect_split import allowed, fingerprint, make_split, read_split, write_split
 from training.defects import Defect, find_defects
 from training.errors import TrainingError
-from training.manifest import Entry, earlier, summary, write_manifest
+from training.manifest import earlier
 from training.normals import Reversed, reverse_all
-from training.plan import Job, plan, read_weights
-from training.script import Original
+from training.plan import plan, read_weights
+from training.production import Production
 
 FAILED, INPUT_UNUSABLE, INTERRUPTED = 1, 2, 130
 SPLIT_NAME = "split.json"
@@ -119,7 +112,7 @@ def _make(
     options: argparse.Namespace, usable: list[Defect], split: dict[str, Any], split_name: str, weights: Sequence[float]
 ) -> int:
     settings = {
-        "data": options.data.resolve().name, "split": split_name, "train": len(usable), "categories": options.category,
+        "data": options.data.resolve().name, "split": split_name, "photos": fingerprint(usable), "categories": options.category,
         "count": options.count, "weights": list(weights), "seed": options.seed, "backends": _backends(options),
     }  # fmt: skip
     folder: Path = options.out
@@ -128,16 +121,17 @@ def _make(
         raise TrainingError(f"{folder} holds sessions already: go on with --resume, or choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
     write_split(folder / SPLIT_NAME, split)
-    run = _Run(options, folder, split_name, settings, before)
+    run = Production(options, folder, split_name, settings, before, say)
     run.write()
     started = time.perf_counter()
     counter = itertools.count(1)
 
     def told(result: Reversed) -> None:
         note = f"left out ({result.reason})" if result.reason else "good photo made"
-        say(f"{next(counter)}/{len(usable)}  {result.defect.name}: {note}")
+        say(f"{next(counter)}/{len(todo)}  {result.defect.name}: {note}")
 
-    found = reverse_all(usable, folder / "normals", options.seed, options.workers, told)
+    todo = [defect for defect in usable if defect.name not in before]  # what was left out before is not tried again
+    found = reverse_all(todo, folder / "normals", options.seed, options.workers, told)
     run.left_out([result for result in found if result.reason])
     files = {result.defect.name: result.file for result in found if not result.reason}
     if not files:
@@ -153,109 +147,6 @@ def _make(
     else:
         sys.stdout.write(_table(content, folder, time.perf_counter() - started))
     return 0 if content["sessions"] else FAILED
-
-
-class _Run:
-    """The sessions of one run: several workers, each with tool servers of its own."""
-
-    def __init__(
-        self,
-        options: argparse.Namespace,
-        folder: Path,
-        split_name: str,
-        settings: dict[str, Any],
-        before: dict[str, Entry],
-    ) -> None:
-        self.options, self.folder, self.split_name = options, folder, split_name
-        self.settings, self.before = settings, before
-        self.entries: dict[str, Entry] = dict(before)
-        self.servers: list[dict[str, Any]] = []
-
-    def write(self) -> dict[str, Any]:
-        """Write the manifest and return it."""
-        entries = [self.entries[key] for key in sorted(self.entries)]
-        content = summary(self.settings, entries, self.servers)
-        write_manifest(self.folder, content)
-        return content
-
-    def left_out(self, results: Sequence[Reversed]) -> None:
-        """Note the photos whose defect could not be removed."""
-        for result in results:
-            defect = result.defect
-            self.entries[defect.name] = Entry("", defect.name, defect.category, defect.kind, skipped=result.reason)
-
-    async def all(self, jobs: Sequence[Job], files: dict[str, Path]) -> None:
-        """Make what is not there yet. Raises ToolboxError where no server can be started."""
-        todo = [job for job in jobs if not self._have(job)]
-        if len(todo) < len(jobs):
-            say(f"{len(jobs) - len(todo)} sessions are there already")
-        queue, total = iter(todo), len(todo)
-        try:
-            async with anyio.create_task_group() as group:
-                for _ in range(min(self.options.workers, total)):
-                    group.start_soon(self._work, queue, files, total)
-        except* ToolboxError as failures:
-            raise failures.exceptions[0] from None
-        finally:
-            self.write()
-
-    def _have(self, job: Job) -> bool:
-        """Whether an earlier run made or gave up this session; remains of an unfinished one are removed."""
-        entry = self.before.get(job.session)
-        place = self.folder / job.session
-        if entry is None or (not entry.skipped and not (place / LOG_NAME).is_file()):
-            shutil.rmtree(place, ignore_errors=True)
-            return False
-        return True
-
-    async def _work(self, queue: Iterator[Job], files: dict[str, Path], total: int) -> None:
-        server = builtin_server([self.options.data.resolve(), self.folder.resolve()], self.settings["backends"])
-        async with Toolbox([server]) as toolbox:
-            self.servers = toolbox.described
-            for job in queue:
-                entry = await self._one(job, files[job.defect.name], toolbox)
-                self.entries[job.session] = entry
-                made = len(self.entries) - len(self.before)
-                scores = ", ".join(f"{score:g}" for score in entry.scores)
-                say(f"{job.session}: {entry.skipped or f'{entry.type} ({scores})'}")
-                if made % 20 == 0:
-                    self.write()
-
-    async def _one(self, job: Job, file: Path, toolbox: Toolbox) -> Entry:
-        """One session, or the reason why there is none. Raises ToolboxError where the tools cannot go on at all."""
-        defect = job.defect
-        facts = (job.session, defect.name, defect.category, defect.kind)
-        place = self.folder / f".{job.session}.part"
-        shutil.rmtree(place, ignore_errors=True)
-        try:
-            anomaly, mask = defect.read()
-            normal = read_image(file)
-            original = Original(
-                name=defect.name, category=defect.category, kind=defect.kind, photograph=defect.source, normal=normal,
-                normal_file=file.resolve(), anomaly=anomaly, anomaly_file=defect.image.resolve(), mask=mask,
-                mask_png=_mask_png(defect.mask, mask), split=self.split_name,
-            )  # fmt: skip
-            rng = seeded("session", self.options.seed, job.session)
-            made = await Constructor(toolbox, original, job.seed, rng).build(place, job.images - 1)
-            read_session(place)
-            place.rename(self.folder / job.session)
-        except (TrainingError, SessionError) as error:
-            return Entry(*facts, skipped=f"not constructed: {error}")
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-        return Entry(*facts, made.type, made.wanted, made.knowledge, made.threshold, made.scores, made.simulated)
-
-
-def _mask_png(file: Path, mask: Mask) -> bytes:
-    """The mask's own bytes where they are an 8-bit PNG of 0 and 255, else the same mask as one."""
-    label = mask.astype(np.uint8) * 255
-    stored = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
-    if file.suffix.lower() == ".png" and stored is not None and stored.shape == label.shape and (stored == label).all():
-        return file.read_bytes()
-    ok, png = cv2.imencode(".png", label)
-    if not ok:
-        raise RuntimeError("PNG encoding failed")
-    return png.tobytes()
 
 
 def _backends(options: argparse.Namespace) -> list[str]:
