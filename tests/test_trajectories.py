@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,19 @@ import cv2
 import numpy as np
 import pytest
 
+from agent.policies.refine import refine, step
 from agent.protocol import Answer, ToolCall, parse_turn, protocol_hash
 from agent.report.render import render_report
 from agent.session import Session, read_session
 from evaluation.data import Image, Mask
 from mcp_servers.image_gen.local import render
 from tests.conftest import make_photo
+from training.advice import answers, reconciled, responds
 from training.defect_split import make_split
 from training.defects import Defect, find_defects
+from training.mark import Mark
 from training.plan import plan
+from training.prompting import real_prompt
 from training.reverse import reverse
 from training.trajectories import main
 
@@ -193,11 +198,12 @@ def test_the_same_seed_gives_the_same_conversation_and_another_seed_another(
 ) -> None:
     arguments = ("--make-split", "0.1", "--count", "1", "--weights", "0,1,0")
     talks = []
-    for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
-        manifest = run(data, tmp_path / name, *arguments, "--seed", seed)
-        talks.append([said(read_session(tmp_path / name / e["session"])) for e in manifest["entries"] if e["session"]])
+    for name in ("a", "b"):
+        manifest = run(data, tmp_path / name, *arguments, "--seed", "3")
+        talks.append([said(read_session(tmp_path / name / e["session"])) for e in manifest["entries"]])
     assert talks[0] == talks[1]
-    assert talks[0] != talks[2]
+    seeds = [[job.seed for job in plan(some_defects(2), 4, (0, 1, 0), seed)] for seed in (3, 3, 4)]
+    assert seeds[0] == seeds[1] != seeds[2]
 
 
 def test_nothing_outside_the_split_is_used_and_photographs_stay_whole(data: Path, home: Path, tmp_path: Path) -> None:
@@ -235,29 +241,21 @@ def test_a_run_is_taken_up_where_it_ended(data: Path, home: Path, tmp_path: Path
     assert main([str(data), "--out", str(out), *arguments, "--seed", "9", "--resume"]) == 2
 
 
-def test_one_unusable_photo_does_not_stop_the_others(
+def test_photos_that_cannot_be_used_are_counted_with_the_reason_and_do_not_stop_the_others(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = make_data(tmp_path / "data", each=2)
-    mask = data / "plate" / "ground_truth" / "scratch" / "000_mask.png"
-    save(mask, np.zeros((40, 40), bool))
-    manifest = run(data, tmp_path / "out", "--make-split", "1", "--weights", "1,0,0")
-    assert manifest["sessions"] == 3
-    assert manifest["skipped"] == {"unusable": 1}
-    lost = next(entry for entry in manifest["entries"] if entry["skipped"])
-    assert "is 40 x 40 px, its image 160 x 128: resize the mask" in lost["skipped"]
-    assert "left out" in capsys.readouterr().err
-
-
-def test_an_unknown_type_is_left_out_with_the_words_that_are_understood(home: Path, tmp_path: Path) -> None:
-    data = make_data(tmp_path / "data", each=1)
+    save(data / "plate" / "ground_truth" / "scratch" / "000_mask.png", np.zeros((40, 40), bool))
     for part in ("test", "ground_truth"):
         (data / "plate" / part / "stain").rename(data / "plate" / part / "zzyzx")
     (data / "plate" / "source_map.tsv").unlink()
     manifest = run(data, tmp_path / "out", "--make-split", "1", "--weights", "1,0,0")
     assert manifest["sessions"] == 1
-    lost = next(entry for entry in manifest["entries"] if entry["skipped"])
-    assert "names no defect family" in lost["skipped"]
+    assert manifest["skipped"] == {"not constructed": 2, "unusable": 1}
+    reasons = {entry["source"]: entry["skipped"] for entry in manifest["entries"]}
+    assert "is 40 x 40 px, its image 160 x 128: resize the mask" in reasons["plate/test/scratch/000.png"]
+    assert "names no defect family" in reasons["plate/test/zzyzx/000.png"]
+    assert "left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -295,6 +293,47 @@ def test_options_that_cannot_be_used_are_refused(
 ) -> None:
     assert main([str(data), "--out", str(tmp_path / "out"), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+PROMPT = (
+    "Using the provided image, change only the surface of the plate to introduce a scratch. The defect is small and "
+    "mild in strength. The scratch ploughs through the metal. Everything else stays exactly as it is."
+)
+MARK = Mark("left", "", False, 1, 0.01, 0.2, 0.1, 30.0, -8.0, 12.0, "", "small", "moderate", 1.0, 0.0)
+
+
+def test_a_second_prompt_does_what_the_review_asks_and_nothing_against_it() -> None:
+    review = "Make the defect more pronounced: its contrast is low."
+    assert responds(review, PROMPT, step(PROMPT, severity=1).prompt, "plate")
+    assert not responds(review, PROMPT, step(PROMPT, severity=-1).prompt, "plate")
+    assert not responds(review, PROMPT, step(PROMPT, size=1).prompt, "plate")
+    assert responds(
+        "Match the grain of the photo.", PROMPT, refine(PROMPT, "Match the grain of the photo", "plate").prompt, "plate"
+    )
+
+
+def test_the_real_defect_follows_only_a_review_that_it_answers() -> None:
+    faint = replace(MARK, contrast=5.0)
+    assert answers("Make the defect more pronounced.", PROMPT, faint, MARK)
+    assert not answers("Make the defect less pronounced.", PROMPT, faint, MARK)
+    assert not answers("Make the defect larger.", PROMPT, replace(MARK, length=0.4), MARK)
+    assert not answers("Make the defect larger.", step(PROMPT, size=4).prompt, replace(MARK, length=0.1), MARK)
+    assert answers("Introduce a visible defect.", PROMPT, None, MARK)
+
+
+def test_the_last_prompt_goes_beyond_the_words_that_turned_out_too_weak() -> None:
+    strong = step(PROMPT, severity=2).prompt
+    after = reconciled("Make the defect more pronounced.", strong, PROMPT)
+    assert "The defect is small and severe" in after
+    assert "The defect has the same grain" in reconciled("Match the grain of the photo: it is soft.", PROMPT, PROMPT)
+
+
+def test_the_last_prompt_says_where_and_how_the_real_defect_is() -> None:
+    prompt = real_prompt(PROMPT, MARK, "steel_plate")
+    assert "change only the surface of the plate in the left part of the steel plate to introduce a scratch" in prompt
+    assert "running diagonally, rising to the right" in prompt
+    assert "The defect is small and moderate in strength. It spans about a fifth of the part's width" in prompt
+    assert prompt.endswith("Everything else stays exactly as it is.")
 
 
 def some_defects(count: int) -> list[Defect]:

@@ -112,9 +112,15 @@ def _make(
     options: argparse.Namespace, usable: list[Defect], split: dict[str, Any], split_name: str, weights: Sequence[float]
 ) -> int:
     settings = {
-        "data": options.data.resolve().name, "split": split_name, "photos": fingerprint(usable), "categories": options.category,
-        "count": options.count, "weights": list(weights), "seed": options.seed, "backends": _backends(options),
-    }  # fmt: skip
+        "data": options.data.resolve().name,
+        "split": split_name,
+        "photos": fingerprint(usable),
+        "categories": options.category,
+        "count": options.count,
+        "weights": list(weights),
+        "seed": options.seed,
+        "backends": _backends(options),
+    }
     folder: Path = options.out
     before = earlier(folder, settings)
     if before and not options.resume:
