@@ -153,7 +153,7 @@ def read_policy(options: argparse.Namespace, environ: Mapping[str, str]) -> Poli
     base_url = (options.base_url or environ.get("OPENAI_BASE_URL") or HOSTED).rstrip("/")
     _check_url(base_url)
     api_key = _key(base_url, environ)
-    if base_url == HOSTED and not api_key and not getattr(options, "replay", None):  # a replay asks nobody
+    if base_url == HOSTED and not api_key and not getattr(options, "replay", None):
         raise PolicyOptionError(
             "no key for the policy's server: set OPENAI_API_KEY, or name a local server: --base-url"
         )

@@ -55,15 +55,16 @@ class OpenAIPolicy(Policy):
         self._uris: dict[str, str] = {}
 
     def describe(self) -> dict[str, Any]:
-        """What the turns depend on; not where the model is served."""
         return {
             "name": self.name,
             "model": self._endpoint.model,
+            "base_url": self._endpoint.base_url,
             "dialect": self._dialect.name,
             "sampling": self._sampling.fields(),
             "image_side": self._limits.side,
             "max_context_images": self._limits.max_images,
             "max_context_tokens": self._limits.max_tokens,
+            "price_known": self._price is not None,
         }
 
     def max_cost_usd(self, messages: Sequence[Message]) -> float:
