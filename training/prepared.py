@@ -51,7 +51,10 @@ class PreparedToolbox(Toolbox):
         super().__init__([])
         self._behind, self._original = behind, original
         self._left = [(step.turn.action, step.seen) for step in steps if step.seen is not None]
-        self.described = behind.described
+
+    @property
+    def described(self) -> list[dict[str, Any]]:
+        return self._behind.described
 
     def signatures(self) -> list[dict[str, Any]]:
         return self._behind.signatures()
