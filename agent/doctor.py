@@ -35,7 +35,7 @@ from agent.protocol import (
     system_prompt,
     user_prompt,
 )
-from agent.run import FAILED, INPUT_UNUSABLE, InputError, parser_of, servers_of
+from agent.run import FAILED, INPUT_UNUSABLE, InputError, parser_of, servers_of, timeout_of
 from agent.settings import SettingsError, apply_settings
 from agent.task import Task
 from agent.toolbox import BACKEND_ROLES, Toolbox, ToolboxError
@@ -159,11 +159,11 @@ async def check_tools(
     ready = True
     while True:
         try:
-            async with Toolbox(servers_of(options, [photo.parent]), options.call_timeout) as toolbox:
+            async with Toolbox(servers_of(options, [photo.parent]), timeout_of(options)) as toolbox:
                 if ready:
                     servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
-                    chosen = ", ".join(f"{role} {getattr(options, role) or 'as set'}" for role in BACKEND_ROLES)
-                    found(Check("tools", "ok", f"{servers}: all five" + ("" if options.server else f" ({chosen})")))
+                    told = ", ".join(_backend(toolbox, name) for name in FIVE_TOOLS)
+                    found(Check("tools", "ok", f"{servers}: {told}"))
                     if policies:
                         found(await check_call(policies, toolbox, photo))
             return ready
@@ -175,6 +175,11 @@ async def check_tools(
             if error.kind != "setup" or options.server or not role or getattr(options, role) == "local":
                 return False
             setattr(options, role, "local")
+
+
+def _backend(toolbox: Toolbox, tool: str) -> str:
+    facts = toolbox.backend(tool)
+    return " ".join(filter(None, (tool, facts.get("name"), facts.get("model"))))
 
 
 async def check_call(policies: Policies, toolbox: Toolbox, photo: Path) -> Check:

@@ -32,6 +32,8 @@ from agent.protocol import ImageRef
 from agent.transport import MENDABLE, Handles, ToolboxError, ToolInfo, ToolRequest, ToolResult, image_ref
 
 CALL_TIMEOUT = 120.0
+SERVICE_TIMEOUT = 600.0
+"""Seconds for a call that may wait for a service, and ask it again."""
 CONNECT_TIMEOUT = 60.0
 DIED = "the server of {} died: run again; if it dies again, start it by hand to see why"
 META_BACKEND = "anomaly-agent/backend"
@@ -41,6 +43,7 @@ IMAGES = {"image_gen": "image", "mask_gen": "mask"}
 BACKEND_ROLES = ("prompter", "editor", "judge", "knowledge", "masker")
 """The built-in server's options that choose the backend of prompt_gen, image_gen, quality_eval,
 knowledge_retrieval and mask_gen."""
+NETWORK = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
 KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "OPENAI_API_KEY", "XAI_API_KEY")
 UNEVEN = 2
 """Calls by which the process that knows a photo already may be busier than another before that one is asked."""
@@ -73,7 +76,11 @@ def builtin_server(allow: Sequence[Path], backends: Sequence[str] = ()) -> Serve
     """
     arguments = [argument for folder in allow for argument in ("--allow", str(folder))] + list(backends)
     passed = ("ANOMALY_AGENT_", "OMP_", "XDG_CACHE")
-    env = {key: value for key, value in os.environ.items() if key.startswith(passed) or key in KEYS}
+    env = {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith(passed) or key in KEYS or key.lower() in NETWORK
+    }
     root = str(Path(__file__).resolve().parent.parent)  # holds the sibling package in a checkout and when installed
     env["PYTHONPATH"] = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH", "")) if part)
     chosen = [f"ANOMALY_AGENT_{role}{part}".upper() for role in BACKEND_ROLES for part in ("", "_model", "_base_url")]

@@ -34,7 +34,15 @@ from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
 from agent.task import StopReason, Task
 from agent.ticker import Ticker
-from agent.toolbox import BACKEND_ROLES, CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
+from agent.toolbox import (
+    BACKEND_ROLES,
+    CALL_TIMEOUT,
+    SERVICE_TIMEOUT,
+    Server,
+    Toolbox,
+    ToolboxError,
+    builtin_server,
+)
 
 RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
 FAILED, INPUT_UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -92,9 +100,8 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument(
         "--call-timeout",
         type=float,
-        default=CALL_TIMEOUT,
         metavar="S",
-        help="seconds a tool call may take (default 120)",
+        help="seconds a tool call may take (default 120; 600 with a backend that is not local)",
     )
     add_recording_options(parser)
     parser.add_argument("--json", action="store_true", help="print result.json instead of a summary")
@@ -167,8 +174,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         value = getattr(options, name)
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
-    if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
-        raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
+    timeout_of(options)
     if options.server and _backends(options):
         raise InputError(f"{_backends(options)[0]} is the built-in server's: leave it or --server out")
     if bool(options.example) != bool(options.example_mask):
@@ -243,7 +249,7 @@ async def _episode(
     handles: dict[int, str] = {}
     error = None
     try:
-        async with policies, Toolbox(servers, options.call_timeout, options.recording) as toolbox:
+        async with policies, Toolbox(servers, timeout_of(options), options.recording) as toolbox:
             policy = policy_of(policy, toolbox, options, options.recording)
             with SessionWriter(folder / "session") as session:
                 await run_episode(task, policy, toolbox, session, ticker.say, episode, options.budget)
@@ -260,6 +266,16 @@ async def _episode(
 def servers_of(options: argparse.Namespace, allow: Collection[Path]) -> list[Server]:
     """The tool servers of the options; the built-in one may read the folders of ``allow``."""
     return [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
+
+
+def timeout_of(options: argparse.Namespace) -> float:
+    """Seconds that a tool call may take: as chosen, else more where it may wait for a service. Raises InputError."""
+    if options.call_timeout is None:
+        return SERVICE_TIMEOUT if _backends(options) else CALL_TIMEOUT
+    seconds = float(options.call_timeout)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--call-timeout {seconds} is out of range: choose a number of seconds above 0")
+    return seconds
 
 
 def _backends(options: argparse.Namespace) -> list[str]:

@@ -18,8 +18,6 @@ class Ticker:
         self._text = ""
 
     def __enter__(self) -> Ticker:
-        if self._status:
-            self._status.start()
         return self
 
     def __exit__(
@@ -45,3 +43,4 @@ class Ticker:
         self._text = " ".join((self._text + piece).splitlines())[-room:]
         if self._status:
             self._status.update(Text(self._text))
+            self._status.start()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.mcp_client import BACKEND_ROLES, CALL_TIMEOUT, McpTransport, Server, builtin_server
+from agent.mcp_client import BACKEND_ROLES, CALL_TIMEOUT, SERVICE_TIMEOUT, McpTransport, Server, builtin_server
 from agent.protocol import FIVE_TOOLS, ImageRef, ToolCall
 from agent.replay import RecordedTransport, Recording
 from agent.task import Task
@@ -22,6 +22,7 @@ __all__ = [
     "BACKEND_ROLES",
     "CALL_TIMEOUT",
     "MENDABLE",
+    "SERVICE_TIMEOUT",
     "Observation",
     "Server",
     "Toolbox",

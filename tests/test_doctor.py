@@ -43,6 +43,7 @@ def test_a_bare_installation_is_healthy_and_says_so_in_one_line_a_check(home: Pa
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line[:5].strip() for line in done.stdout.splitlines()] == ["ok"] * 3
     assert "planner called prompt_gen" in done.stdout
+    assert "prompt_gen local, image_gen local defect-renderer-1, quality_eval local" in done.stdout
 
 
 @pytest.mark.parametrize("dialect", ["text", "native"])

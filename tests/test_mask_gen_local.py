@@ -207,3 +207,34 @@ def test_real_defects_are_found_against_their_inpainted_normals() -> None:
             scores.append(overlap(find_mask(normal, anomaly).mask, truth))
     assert len(scores) == 12
     assert float(np.mean(scores)) > 0.85
+
+
+def test_two_different_photos_are_told_apart_from_an_edited_one() -> None:
+    normal = photo()
+    for other in (photo(seed=5), redraw(photo(seed=6), 2.0, -1.5)):
+        result = find_mask(normal, other)
+        assert (result.found, result.same, result.boxes, result.confidence) == (False, False, [], 0.0)
+        assert "these are not the same photo" in result.note
+    edited = redraw(darken(normal, disc(256, 120, 140, 18)), 2.0, -1.5)
+    assert find_mask(normal, edited).same
+    wiped = normal.copy()
+    wiped[:, :150] = cv2.GaussianBlur(normal, (0, 0), 12)[:, :150]  # an edit over more than half of the picture
+    assert find_mask(normal, redraw(wiped, 2.0, -1.5)).same
+
+
+def test_photos_without_any_detail_are_not_called_different() -> None:
+    plain = np.full((128, 160, 3), 120, np.uint8)
+    brighter = np.full((128, 160, 3), 131, np.uint8)
+    assert find_mask(plain, brighter).same
+
+
+@pytest.mark.parametrize("category", ["leather_patch", "cookie", "hazelnut_toy", "pcb_deeppcb"])
+def test_two_real_parts_are_not_compared_as_if_they_were_one(real_data: Path, category: str) -> None:
+    first, second = (
+        np.asarray(cv2.imread(str(path))[:, :, ::-1])
+        for path in sorted((real_data / category / "test" / "good").iterdir())[:2]
+    )
+    second = cv2.resize(second, first.shape[1::-1])
+    result = find_mask(first, second)
+    assert not result.found
+    assert not result.same

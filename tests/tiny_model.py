@@ -34,6 +34,14 @@ def tiny_processor() -> Any:
     return AutoProcessor.from_pretrained(tiny_folder())
 
 
+@cache
+def tiny_model() -> Any:
+    """The model of ``tiny_folder``, with its random weights."""
+    from transformers import AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText.from_pretrained(tiny_folder()).eval()
+
+
 def image_ref(index: int, png: bytes, width: int, height: int) -> ImageRef:
     return ImageRef(index, f"img_{index}", png, hashlib.sha256(png).hexdigest(), width, height)
 

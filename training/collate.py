@@ -6,14 +6,13 @@ whose image tokens and image features differ would be trained without its images
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 from training.encoding import check_image_tokens
 
 Row = dict[str, Any]
-"""A conversation for the trainer: ``messages`` (role, list of parts) and ``images`` (PNG bytes, in order)."""
+"""A conversation for the trainer: ``messages`` (role, list of parts) and ``images`` (pictures, in order)."""
 
 
 class EpisodeCollator:
@@ -38,14 +37,12 @@ class EpisodeCollator:
 
 def fill(row: Row) -> list[dict[str, Any]]:
     """The messages with a picture in every image part. Raises ValueError where the numbers differ."""
-    from PIL import Image
-
     images = iter(row["images"])
     return [
         {
             "role": message["role"],
             "content": [
-                {"type": "image", "image": Image.open(io.BytesIO(next(images))).convert("RGB")}
+                {"type": "image", "image": next(images).convert("RGB")}
                 if part["type"] == "image"
                 else {"type": "text", "text": part["text"]}
                 for part in message["content"]

@@ -57,7 +57,17 @@ class DataSection(Section):
     """Which sessions are learned from."""
 
     sessions: Annotated[list[Folder], Field(min_length=1)]
-    """Folders that hold session folders, at any depth."""
+    """Folders that hold session folders, at any depth, or globs."""
+    min_score: Annotated[float, Field(ge=0, le=10)] | None = None
+    """Least score of a session's final image; None: any, judged or not."""
+    min_reward: float | None = None
+    """Least total reward of a session."""
+    policies: list[str] = []
+    """Names of the policies whose sessions are taken; empty: all."""
+    resample: bool = False
+    """Repeat examples of the rarer types of trajectory until each type is as common as the commonest."""
+    skip_broken: bool = False
+    """Leave damaged sessions out, and count them, instead of stopping."""
     max_tokens: Count = 32768
     """Sessions longer than this are left out, and counted; nothing is cut."""
 
@@ -120,15 +130,14 @@ class SftConfig(Section):
 Config = TypeVar("Config", bound=Section)
 
 
-def read_config(path: Path, kind: type[Config]) -> Config:
-    """Read a TOML file. Raises ConfigError that names the file and the key."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's content. Raises ConfigError that names the file."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): name a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    return check_config(raw, kind, str(path))
 
 
 def check_config(raw: dict[str, Any], kind: type[Config], where: str) -> Config:

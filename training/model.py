@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.chat_template import END_OF_TURN, GENERATION_PROMPT, chat_template
 from training.compat import without_video
 from training.config import ConfigError, LoraSection, ModelSection
-
-if TYPE_CHECKING:
-    import torch
 
 PROJECTOR = ("merger.", "deepstack_merger_list.")
 """Parts of the vision tower that project its features into the language model; the paper trains them."""
@@ -124,12 +121,6 @@ def parameter_counts(model: Any) -> tuple[int, int]:
     """How many weights train, and how many there are."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
-
-
-def device_of(model: Any) -> torch.device:
-    """Where a model's weights are."""
-    device: torch.device = next(model.parameters()).device
-    return device
 
 
 def _not_loaded(path: str, error: Exception) -> str:

@@ -1,26 +1,30 @@
 """A tiny real Qwen3-VL, made on the spot: same classes, same files, same tokens as the 4B model, a few million weights.
 
-It has random weights and a byte-level BPE tokenizer trained on the protocol's own words, and is saved as an ordinary
-model folder that ``AutoModelForImageTextToText`` and ``AutoProcessor`` load. Tests and the closed-circle example train
-it until it speaks the protocol; everything they go through is what a large model goes through.
+It has random weights and a byte-level BPE tokenizer trained on the protocol's own words (with phrases that recur as one
+token each, see ``recurring.py``), and is saved as an ordinary model folder that ``AutoModelForImageTextToText`` and
+``AutoProcessor`` load. Tests and the closed-circle example train it until it speaks the protocol, on the very path that
+a large model takes.
 
-    python -m training.tiny DIR [--size small] [--seed 0]
+    python -m training.tiny DIR [--size small] [--sessions SESSIONS] [--seed 0]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.chat_template import END_OF_TEXT, END_OF_TURN, chat_template
 from agent.protocol import SYSTEM, user_prompt
+from agent.session import SessionError, read_session
 from agent.task import Task
 from training.compat import without_video
 from training.handover import write_folder
+from training.recurring import recurring_phrases
+from training.sessions import find_sessions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen3VLConfig
@@ -39,7 +43,9 @@ PATCH, MERGE, TEMPORAL = 16, 2, 2
 
 @dataclass(frozen=True, slots=True)
 class TinySize:
-    """How large the model is; ``max_tokens`` bounds an image's tokens (32 x 32 pixels each)."""
+    """How large the model is. ``max_tokens`` bounds an image's tokens (32 x 32 pixels each); ``phrases`` is the share
+    of sessions in which a phrase recurs that becomes one token.
+    """
 
     hidden: int = 128
     layers: int = 4
@@ -49,6 +55,7 @@ class TinySize:
     vision_hidden: int = 64
     vision_layers: int = 2
     max_tokens: int = 1280
+    phrases: float = 0.3
 
 
 SIZES = {
@@ -57,16 +64,17 @@ SIZES = {
 }
 
 
-def make_tiny(folder: Path, corpus: Iterable[str] = (), size: TinySize = SIZES["small"], seed: int = 0) -> Path:
+def make_tiny(
+    folder: Path, sessions: Sequence[Sequence[str]] = (), size: TinySize = SIZES["small"], seed: int = 0
+) -> Path:
     """Write a model folder with random weights. Raises OSError.
 
-    ``corpus``: texts that the tokenizer is trained on, beside the protocol's own.
+    ``sessions``: the messages of each session that the tokenizer is trained on, beside the protocol's own texts.
     """
     import torch
     from transformers import Qwen2VLImageProcessorPil, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
     without_video()
-    tokenizer = train_tokenizer([*protocol_texts(), *corpus], size.vocabulary)
     images = Qwen2VLImageProcessorPil(
         patch_size=PATCH,
         merge_size=MERGE,
@@ -75,6 +83,7 @@ def make_tiny(folder: Path, corpus: Iterable[str] = (), size: TinySize = SIZES["
         image_std=[0.5] * 3,
         size={"shortest_edge": (PATCH * MERGE) ** 2, "longest_edge": size.max_tokens * (PATCH * MERGE) ** 2},
     )
+    tokenizer = train_tokenizer(sessions, size)
     processor = Qwen3VLProcessor(image_processor=images, tokenizer=tokenizer, chat_template=chat_template())
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration(tiny_config(tokenizer, size))
@@ -82,16 +91,18 @@ def make_tiny(folder: Path, corpus: Iterable[str] = (), size: TinySize = SIZES["
     return folder
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerBase:
+def train_tokenizer(sessions: Sequence[Sequence[str]], size: TinySize) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer with Qwen's splitting rules and added tokens; any text survives encode and decode."""
     from tokenizers import AddedToken
     from transformers import Qwen2TokenizerFast
 
+    texts = dict.fromkeys([*protocol_texts(), *(text for messages in sessions for text in messages)])
     blank = Qwen2TokenizerFast(pad_token=END_OF_TEXT)
     added = len(CONTROL_TOKENS) + len(TEXT_TOKENS)
-    tokenizer = blank.train_new_from_iterator(texts, vocabulary - added, initial_alphabet=None, show_progress=False)
+    tokenizer = blank.train_new_from_iterator(texts, size.vocabulary - added, show_progress=False)
+    phrases = recurring_phrases(sessions, tokenizer, size.phrases) if sessions else []
     tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
-    tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in TEXT_TOKENS])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in (*TEXT_TOKENS, *phrases)])
     tokenizer.eos_token = END_OF_TURN
     tokenizer.pad_token = END_OF_TEXT
     return tokenizer
@@ -111,6 +122,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerBase, size: TinySize) -> Qwen3VLCo
         "num_attention_heads": size.heads,
         "num_key_value_heads": size.heads // 2,
         "head_dim": head,
+        "initializer_range": size.hidden**-0.5,  # the default suits models a hundred times as wide
         "max_position_embeddings": 32768,
         "rope_parameters": {
             "rope_type": "default",
@@ -162,17 +174,28 @@ def protocol_texts() -> list[str]:
     return [SYSTEM, user_prompt(task), *turns]
 
 
+def session_texts(places: Sequence[str | Path]) -> list[list[str]]:
+    """The messages of each session. Raises SessionError."""
+    folders = find_sessions(places) if places else []
+    return [[str(event["content"]) for event in read_session(folder).of_type("message")] for folder in folders]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.tiny", description="Make a tiny real Qwen3-VL.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to write the model to")
     parser.add_argument("--size", choices=sorted(SIZES), default="small", help="how large (default small)")
+    parser.add_argument(
+        "--sessions", nargs="+", default=[], metavar="SESSIONS", help="train the tokenizer on the text of these too"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the random weights (default 0)")
     options = parser.parse_args(argv)
     if options.folder.exists() and any(options.folder.iterdir()):
         parser.error(f"{options.folder} is not empty: choose another folder")
     try:
-        make_tiny(options.folder, size=SIZES[options.size], seed=options.seed)
+        make_tiny(options.folder, session_texts(options.sessions), size=SIZES[options.size], seed=options.seed)
+    except SessionError as error:
+        parser.error(str(error))
     except OSError as error:
         parser.error(f"{options.folder} cannot be written ({error.strerror}): choose another folder")
     return 0

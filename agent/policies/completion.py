@@ -6,6 +6,7 @@ ids only from vLLM, function calls in pieces without a number. Everything is rea
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -85,7 +86,7 @@ class Completion:
         target = self.calls[min(number, 64)]
         target.name += _text(function.get("name"))
         arguments = function.get("arguments")
-        target.arguments += arguments if isinstance(arguments, str) else ""
+        target.arguments += json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
 
 
 def _object(value: Any) -> dict[str, Any] | None:

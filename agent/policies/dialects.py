@@ -32,7 +32,6 @@ Show: TypeAlias = Callable[[ImageRef], str | None]
 """Gives an image's data URI, or None where it is left out."""
 
 _CLOSING = re.compile("|".join(STOPS))
-_REASONED = re.compile(r"\s*(?:<think>)?(?P<reasoning>.*?)</think>(?P<rest>.*)\Z", re.DOTALL)
 _FENCE = re.compile(r"\s*```(?:json)?\s*(\{.*\})\s*```\s*\Z", re.DOTALL)
 _TAGS = re.compile(r"</?(?:thinking|think|tool_call|answer)>")
 
@@ -136,13 +135,17 @@ DIALECTS: dict[str, Dialect] = {"text": TextDialect(), "native": NativeDialect()
 
 def take_reasoning(completion: Completion) -> None:
     """Move what a reasoning model thought in ``<think>`` (or before a lone ``</think>``) out of the reply's text."""
-    text = completion.text
-    before = re.split(r"<thinking>|<tool_call>|<answer>", text, maxsplit=1)[0]
-    match = _REASONED.match(text) if "<think>" in before or "</think>" in before else None
-    if match:
-        completion.reasoning, completion.text = completion.reasoning + match["reasoning"], match["rest"].lstrip()
-    elif before.lstrip().startswith("<think>"):
-        completion.reasoning, completion.text = completion.reasoning + text.lstrip().removeprefix("<think>"), ""
+    reasoning, closed, rest = completion.text.rpartition("</think>")
+    if not closed and completion.text.lstrip().startswith("<think>"):
+        reasoning, rest = completion.text, ""
+    completion.reasoning += reasoning.lstrip().removeprefix("<think>")
+    completion.text = rest.lstrip() if reasoning else rest
+
+
+def is_whole(text: str) -> bool:
+    """Whether the text so far of a text turn holds a closing tag, its reasoning set aside."""
+    reasons = text.lstrip().startswith("<think>") and "</think>" not in text
+    return not reasons and _CLOSING.search(text.rpartition("</think>")[2]) is not None
 
 
 def _shortcoming(completion: Completion, text: str) -> str:

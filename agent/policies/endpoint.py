@@ -16,7 +16,7 @@ import openai
 
 from agent.policies import PolicyError
 from agent.policies.completion import Completion
-from agent.policies.failures import describe, field_not_taken, may_pass, no_such_model, overflows
+from agent.policies.failures import describe, field_not_taken, may_pass, no_such_model, overflows, server_words
 from agent.policies.sampling import RETRIES, TIMEOUT
 
 CONNECT_TIMEOUT = 15.0
@@ -169,7 +169,8 @@ class Endpoint:
 
     async def _failure(self, error: openai.APIError) -> PolicyError:
         if overflows(error):
-            return ContextOverflowError(describe(error, self.base_url, self._scrub, self._tries(error)))
+            words = self._scrub(server_words(error))
+            return ContextOverflowError(f"the conversation does not fit the model's context ({words})")
         if isinstance(error, openai.NotFoundError):
             try:
                 models = await self.models()

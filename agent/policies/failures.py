@@ -30,8 +30,10 @@ def server_words(error: openai.APIError) -> str:
 
 def overflows(error: openai.APIError) -> bool:
     """Whether the server says that the conversation, or its number of images, exceeds what the model takes."""
-    rejected = isinstance(error, openai.APIStatusError) and error.status_code in (400, 413, 422)
-    return rejected and (error.code == "context_length_exceeded" or bool(_OVERFLOW.search(server_words(error))))
+    if not isinstance(error, openai.APIStatusError) or error.status_code not in (400, 413, 422):
+        return False
+    named = error.code == "context_length_exceeded" or error.status_code == 413
+    return named or bool(_OVERFLOW.search(server_words(error)))
 
 
 def field_not_taken(error: openai.APIError, fields: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from agent.policies import ModelCall, Policy, PolicyError, Reply
 from agent.policies.completion import Completion
 from agent.policies.context import ContextLimits, ContextWindow
-from agent.policies.dialects import DIALECTS, STOPS, take_reasoning
+from agent.policies.dialects import DIALECTS, is_whole, take_reasoning
 from agent.policies.endpoint import ContextOverflowError, Endpoint
 from agent.policies.pictures import picture_for_model
 from agent.policies.sampling import Sampling
@@ -113,11 +113,7 @@ class OpenAIPolicy(Policy):
         if self._record_tokens:
             request |= {"logprobs": True, "extra_body": {"return_token_ids": True}}
         free = self._dialect.name == "text" and self._price == Price()  # else the bill's usage would be missed
-        return await self._endpoint.complete(request, self._on_text, self._enough if free else None)
-
-    @staticmethod
-    def _enough(text: str) -> bool:
-        return any(stop in text for stop in STOPS)
+        return await self._endpoint.complete(request, self._on_text, is_whole if free else None)
 
     def _show(self, image: ImageRef, hidden: tuple[int, ...]) -> str | None:
         if image.index in hidden:
@@ -155,6 +151,6 @@ class OpenAIPolicy(Policy):
 
     def _too_long(self, error: ContextOverflowError) -> PolicyError:
         return PolicyError(
-            f"{error}; no more images can be left out: serve the model with a longer context, or lower --max-tokens, "
-            "--image-side or --max-turns"
+            f"{error} and no more images can be left out: serve the model with a longer context, or lower "
+            "--max-tokens, --image-side or --max-turns"
         )
