@@ -63,6 +63,10 @@ class PreparedToolbox(Toolbox):
         """The prepared original, whatever the path."""
         return self._original
 
+    async def max_cost_usd(self, call: ToolCall, task: Task, images: Sequence[ImageRef]) -> float:
+        """Nothing: the results are there."""
+        return 0.0
+
     async def call(self, call: ToolCall, task: Task, images: Sequence[ImageRef]) -> Observation:
         """The next prepared result. Raises ToolboxError where another call was prepared."""
         expected, seen = self._left.pop(0) if self._left else (None, None)
@@ -81,6 +85,6 @@ class ConstructedWriter(SessionWriter):
         super().__init__(folder)
         self._constructed = constructed
 
-    def append(self, event_type: str, **fields: Any) -> None:
+    def add(self, event_type: str, **fields: Any) -> None:
         marked = {"constructed": self._constructed} if event_type == "session_start" else {}
-        super().append(event_type, **fields, **marked)
+        super().add(event_type, **fields, **marked)
