@@ -16,6 +16,7 @@ from mcp_servers.errors import BackendError, FailureKind
 from mcp_servers.mask_gen.local.exact import find_exact
 from mcp_servers.mask_gen.local.register import Affine, rescaled, tone, warp
 from mcp_servers.mask_gen.local.registered import Comparison, compare
+from mcp_servers.mask_gen.local.shape import lab_of
 from mcp_servers.vision.pixels import differs, length, percentile
 from mcp_servers.vision.types import Field, Image, Mask
 
@@ -90,6 +91,7 @@ def isolate(photo: Image, returned: Image, region: Mask | None = None) -> Isolat
     edited = levelled(photo[window], matched[window], mask[window], unit(photo))
     if is_grey(photo):
         edited = np.repeat(edited @ np.array([[0.299], [0.587], [0.114]], np.float32), 3, axis=2)
+    alpha[window] *= shown(photo[window], edited, mask[window], unit(photo))
     mixed = photo.astype(np.float32)
     mixed[window] += alpha[window][..., None] * (np.clip(edited, 0, 255) - mixed[window])
     return Isolated(mixed, alpha, notes)
@@ -165,6 +167,18 @@ def rim(mask: Mask, scale: float) -> Field:
     beyond = (distance(mask) - KEPT * scale) / (FADE * scale)
     t = np.clip(1 - beyond, 0, 1)
     return np.asarray(t * t * (3 - 2 * t), np.float32)
+
+
+def shown(photo: Image, edited: Field, mask: Mask, scale: float) -> Field:
+    """How far the editor's picture differs from the photo by more than its redrawing does (0-1); 1 on the defect.
+
+    So a soft rim of the defect is kept, and redrawn grain beside it is not.
+    """
+    difference = length(cv2.GaussianBlur(lab_of(edited) - lab_of(photo), (0, 0), 1.5 * scale))
+    calm = ~widened(mask, CLEAR * scale)
+    usual = percentile(difference[calm], 75) if calm.any() else 0.0
+    t = np.clip((difference - usual) / max(usual, 0.3), 0, 1)
+    return np.asarray(np.where(mask, 1.0, t * t * (3 - 2 * t)), np.float32)
 
 
 def levelled(photo: Image, matched: Field, mask: Mask, unit_px: float) -> Field:
