@@ -67,7 +67,7 @@ class Plan:
     """
 
     sessions: int = 200
-    steps: int = 400
+    steps: int = 300
     episodes: int = 20
     items: int = len(ITEMS)
     anomalies: int = len(ANOMALIES)
