@@ -52,6 +52,8 @@ SIZE = 192
 """Pixels of a photo's side; the model is shown half of it."""
 IMAGES = 2
 """Attempts an episode may make: one, and one more with a refined prompt."""
+LONGEST, LONGEST_WITH_DATA = 900, 2000
+"""Tokens of the longest session that is learned from; those with knowledge passages take a CPU too long."""
 ENVIRONMENT = os.environ | {
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
@@ -67,7 +69,7 @@ class Plan:
     """
 
     sessions: int = 200
-    steps: int = 400
+    steps: int = 300
     episodes: int = 20
     items: int = len(ITEMS)
     anomalies: int = len(ANOMALIES)
@@ -115,15 +117,15 @@ async def record(tasks: Sequence[Task], folder: Path) -> None:
             group.start_soon(work, toolbox)
 
 
-def train(plan: Plan, sessions: Path, folder: Path) -> tuple[float, float]:
-    """Make the tiny model, fine-tune it; the loss at the first and at the last logged step."""
+def train(plan: Plan, sessions: Path, folder: Path, longest: int) -> tuple[float, float]:
+    """Make the tiny model, fine-tune it on sessions of at most ``longest`` tokens; the first and the last loss."""
     size = TinySize(layers=3, heads=2, feed_forward=256, phrases=plan.phrases)
     make_tiny(folder / "tiny", session_texts([sessions]), size)
     settings = {
         "output": json.dumps(str(folder / "sft")),
         "model.path": json.dumps(str(folder / "tiny")),
         "data.sessions": json.dumps([str(sessions)]),
-        "data.max_tokens": 900,  # knowledge passages are too long for so small a model
+        "data.max_tokens": longest,
         "data.resample": "true",
         "train.max_steps": plan.steps,
         "train.batch_size": plan.batch,
@@ -200,7 +202,7 @@ def circle(plan: Plan, data: Path | None, folder: Path, say: Any) -> dict[str, A
         amount = ["--make-split", "0.333", "--count", str(plan.sessions // 4), "--weights", "1,1,0"]
         command([sys.executable, "-m", "training.trajectories", str(data), "--out", built, *amount])
     say(f"training for {plan.steps} steps")
-    first, last = train(plan, sessions, folder)
+    first, last = train(plan, sessions, folder, LONGEST_WITH_DATA if data else LONGEST)
     shutil.copy(folder / "sft" / "curves.png", folder / "curves.png")
     model = folder / "sft" / "model"
     unseen = make_tasks(plan, folder / "unseen", plan.episodes, 100_000)

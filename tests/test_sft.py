@@ -196,6 +196,30 @@ def test_an_output_folder_in_use_and_a_resume_without_checkpoint_are_refused(
     assert "holds no checkpoint" in refusal(capsys)
 
 
+def test_a_start_that_failed_may_be_repeated_in_the_same_folder(tmp_path: Path) -> None:
+    output = tmp_path / "run"
+    (output / "data").mkdir(parents=True)
+    (output / "data" / "half-written.arrow").touch()
+    assert train(output, "train.max_steps=1") == 0
+    assert (output / "model" / "README.md").exists()
+
+
+@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP"])
+def test_episodes_are_refused_where_the_weights_are_spread(name: str) -> None:
+    from training.config import ConfigError, SftConfig, check_config, read_toml
+    from training.sft_run import _check_launch
+
+    path = CONFIG.with_name("tiny-cpu.toml")
+    with pytest.raises(ConfigError, match=r"held_out\.episodes = 0"):
+        _check_launch(check_config(read_toml(path), SftConfig, str(path)), name)
+    paper = check_config(read_toml(CONFIG.with_name("qwen3-vl-4b.toml")), SftConfig, "paper")
+    if name == "DEEPSPEED":
+        _check_launch(paper, name)
+    else:
+        with pytest.raises(ConfigError, match="launch with DeepSpeed"):
+            _check_launch(paper, name)
+
+
 def test_going_on_with_other_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "run"
     assert train(output, "train.max_steps=2") == 0

@@ -21,6 +21,11 @@ from training.local_policy import Batcher
 from training.model import load_model, load_processor, lora_config, parameter_counts
 from training.sft_data import TOKENS, Prepared, load, prepare
 
+BEGINNINGS = frozenset(
+    {"checkpoints", "config.json", "data", "data.json", "held_out.json", "tensorboard", "tokens.json"}
+)
+"""What a training that never came to a checkpoint leaves in its output folder; it may be started again there."""
+
 logger = logging.getLogger("training")
 
 
@@ -33,16 +38,18 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
 
     output = config.output
     checkpoint = _checkpoint(output, resume)
+    if resume:
+        _same_training(config, output)
     state = PartialState()
+    _check_launch(config, str(state.distributed_type.value))
     state.wait_for_everyone()
     processor = load_processor(config.model)
     if state.is_main_process and not resume:
+        shutil.rmtree(output, ignore_errors=True)  # what a start that failed has left
         prepare(config.data, config.held_out, processor, config.model.image_side, output, config.train.seed)
         (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
     state.wait_for_everyone()
     trainer = trainer_of(config, processor, load(output))
-    if resume:
-        _same_training(config, output)
     trains, total = parameter_counts(trainer.model)
     logger.info("%d of %d weights train on %d sessions", trains, total, len(trainer.train_dataset))
     try:
@@ -52,7 +59,9 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
             "the GPU's memory does not suffice: lower train.batch_size, model.image_side or data.max_tokens, or add a "
             "[lora] section"
         ) from error
-    if trainer.eval_dataset is not None:
+    history = trainer.state.log_history
+    measured = max((entry["step"] for entry in history if "eval_loss" in entry), default=-1)
+    if trainer.eval_dataset is not None and measured < trainer.state.global_step:
         trainer.evaluate()
     hand_over(config, trainer, processor, load(output).facts)
     return last_figures(trainer.state.log_history)
@@ -60,22 +69,9 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
 
 def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
     """TRL's trainer over the data, which also runs the held-out episodes whenever it evaluates. Raises ConfigError."""
-    from accelerate import DistributedType
     from trl import SFTTrainer
 
     args = arguments(config, held_out=data.held_out is not None)  # before the model: it sets up DeepSpeed
-    sharded = args.distributed_state.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
-    whole = config.lora is None and config.model.dtype == "bfloat16" and args.deepspeed_plugin is None
-    if whole:
-        raise ConfigError(
-            'weights in bfloat16 lose most updates of this size: set model.dtype = "float32", add a [lora] section, or '
-            "launch with DeepSpeed, which keeps float32 copies"
-        )
-    if sharded and data.tasks:
-        raise ConfigError(
-            "episodes cannot be run while the weights are spread over GPUs: set held_out.episodes = 0, and measure "
-            "the trained folder with python -m training.held_out"
-        )
 
     class Trainer(SFTTrainer):
         """SFTTrainer whose evaluation includes episodes, and draws the curves."""
@@ -206,9 +202,24 @@ def _checkpoint(output: Path, resume: bool) -> Path | None:
         if last is None:
             raise ConfigError(f"{checkpoints} holds no checkpoint to go on from: start without --resume")
         return Path(last)
-    if output.exists() and any(output.iterdir()):
+    others = {path.name for path in output.iterdir()} - BEGINNINGS if output.exists() else set()
+    if last or others:
         raise ConfigError(f"{output} is not empty: add --resume to go on, or name another folder with --set output=DIR")
     return None
+
+
+def _check_launch(config: SftConfig, distributed: str) -> None:
+    """Refuse what the way of launching cannot do. ``distributed``: accelerate's name of it, such as "DEEPSPEED"."""
+    if config.lora is None and config.model.dtype == "bfloat16" and distributed != "DEEPSPEED":
+        raise ConfigError(
+            'weights in bfloat16 lose most updates of this size: set model.dtype = "float32", add a [lora] section, or '
+            "launch with DeepSpeed, which keeps float32 copies"
+        )
+    if distributed in ("DEEPSPEED", "FSDP") and config.held_out.share and config.held_out.episodes:
+        raise ConfigError(
+            "episodes cannot be run while the weights are spread over GPUs: set held_out.episodes = 0, and measure "
+            "the trained folder with python -m training.held_out"
+        )
 
 
 def _same_training(config: SftConfig, output: Path) -> None:
