@@ -97,7 +97,7 @@ def simple_wishes(base: str, mark: Mark, item: str, anomaly_type: str, rng: np.r
     kind = anomaly_type.replace("_", " ")
     others = [side for side in SIDES if side not in mark.where]
     elsewhere = f"the {others[int(rng.integers(len(others)))]} part of the {name}"
-    bare = f"Using the provided image, change only the {name} to introduce a {kind} defect. All else stays as it is."
+    bare = f"Using the provided image, change only the {name} to introduce a {kind} defect. Everything else stays."
     wishes = [
         Wish(base, ""),
         Wish(step(base, -1, -2).prompt, "weak"),
