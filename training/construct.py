@@ -65,6 +65,7 @@ class Constructor:
         )
         self.names = {"item_name": original.category, "anomaly_type": original.kind}
         self.images: list[ImageRef] = []
+        self.family = ""
 
     async def build(self, folder: Path, attempts: int) -> Made:
         """Write the session into ``folder``: up to ``attempts`` (0-2) imperfect images, then the real one.
@@ -76,15 +77,15 @@ class Constructor:
         anomaly = await self.toolbox.open_photo(str(original.anomaly_file))
         self.images = [normal, replace(anomaly, index=2)]
         proposal = await self._call("prompt_gen", image=1)
-        base, family = str(proposal.payload["prompt"]), str(proposal.payload.get("family", ""))
+        base, self.family = str(proposal.payload["prompt"]), str(proposal.payload.get("family", ""))
         try:
-            mark = measure(original.normal, original.anomaly, original.mask, family)
+            mark = measure(original.normal, original.anomaly, original.mask, self.family)
             prompt = real_prompt(base, mark, original.category)
         except ValueError as error:
             raise TrainingError(f"{original.name}: {error}: use the local prompter") from error
         verdict = await self._call("quality_eval", anomaly_image=2)
         limit = min(max(float(verdict.payload["score"]), THRESHOLDS[0]), THRESHOLDS[-1]) - MARGIN
-        tries = await self._attempts(base, mark, limit, attempts, family)
+        tries = await self._attempts(base, mark, limit, attempts)
         worst = max((attempt.score for attempt in tries), default=0.0)
         threshold = next(value for value in THRESHOLDS if value > worst)
         self.task = replace(self.task, threshold=threshold)
@@ -95,7 +96,6 @@ class Constructor:
             wording = insert(wording, fact)
         material = Material(
             original=original,
-            family=family,
             mark=mark,
             prompt=wording,
             proposal=proposal,
@@ -140,35 +140,33 @@ class Constructor:
             raise TrainingError(f"{self.original.name}: quality_eval refused: {seen.error}")
         return seen
 
-    async def _attempts(self, base: str, mark: Mark, limit: float, wanted: int, family: str) -> list[Tried]:
+    async def _attempts(self, base: str, mark: Mark, limit: float, wanted: int) -> list[Tried]:
         """Up to ``wanted`` attempts that score below ``limit``, the second better than the first."""
         if wanted == 0:
             return []
         simple = simple_wishes(base, mark, self.original.category, self.original.kind, self.rng)
-        firsts = await self._below([(wish.prompt, wish.flaw) for wish in simple], 0.0, limit, family, wanted)
+        firsts = await self._below([(wish.prompt, wish.flaw) for wish in simple], 0.0, limit, wanted)
         if wanted == 2:
             fact = fact_of((await self._call("knowledge_retrieval")).payload)
             for first in sorted(firsts, key=lambda attempt: attempt.score)[:STARTS]:
                 refined = refine(first.prompt, first.review, self.original.category).prompt
                 wishes = complex_wishes(first.prompt, refined, fact, self.rng)
                 prompts = [(w, "") for w in wishes if responds(first.review, first.prompt, w, self.original.category)]
-                seconds = await self._below(prompts, first.score, limit, family, 1)
+                seconds = await self._below(prompts, first.score, limit, 1)
                 if second := next((attempt for attempt in seconds if self._answered(attempt, mark)), None):
                     return [first, second]
         fitting = [attempt for attempt in firsts if self._answered(attempt, mark)]
         usual = [attempt for attempt in fitting if attempt.score < THRESHOLDS[0]]
         return (usual or sorted(fitting, key=lambda attempt: attempt.score))[:1]
 
-    async def _below(
-        self, prompts: Sequence[tuple[str, str]], above: float, limit: float, family: str, enough: int
-    ) -> list[Tried]:
+    async def _below(self, prompts: Sequence[tuple[str, str]], above: float, limit: float, enough: int) -> list[Tried]:
         """Attempts that score between ``above`` and ``limit``, until ``enough`` would fail by the usual threshold."""
         found: list[Tried] = []
         for prompt, flaw in prompts[:TRIES]:
             made = await self.toolbox.call(_edit(prompt), self.task, self.images)
             if made.error or made.image is None:
                 continue  # this prompt cannot be drawn here; the next one may
-            attempt = Tried(prompt, flaw, made, await self._judge(made), self._mark(made, family))
+            attempt = Tried(prompt, flaw, made, await self._judge(made), self._mark(made))
             if max(above, SERIOUS) < attempt.score <= limit:
                 found.append(attempt)
             if sum(attempt.score < THRESHOLDS[0] for attempt in found) > enough:
@@ -179,13 +177,13 @@ class Constructor:
         """Whether the real defect is what the attempt's review asks for."""
         return answers(attempt.review, attempt.prompt, attempt.mark, real)
 
-    def _mark(self, made: Observation, family: str) -> Mark | None:
+    def _mark(self, made: Observation) -> Mark | None:
         """What can be seen in an attempt, by the mask tool's own comparison."""
         assert made.image is not None
         decoded = cv2.imdecode(np.frombuffer(made.image.png, np.uint8), cv2.IMREAD_COLOR)
         picture = np.ascontiguousarray(np.asarray(decoded, np.uint8)[:, :, ::-1])
         differs = find_mask(self.original.normal, picture)
-        return measure(self.original.normal, picture, differs.mask, family) if differs.found else None
+        return measure(self.original.normal, picture, differs.mask, self.family) if differs.found else None
 
     async def _call(self, name: str, **arguments: Any) -> Observation:
         """A real call that must succeed. Raises TrainingError where the tool refuses."""

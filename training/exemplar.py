@@ -30,10 +30,9 @@ def fill_hole(photo: Source, donors: Sequence[Source], rng: np.random.Generator)
     hole = ~photo.usable
     if not hole.any():
         return photo.image.copy()
-    levels = _levels(hole)
-    filled = known = None
-    field: PatchField | None = None
-    for level in reversed(range(levels)):
+    filled: Floats | None = None
+    coarser: PatchField | None = None
+    for level in reversed(range(_levels(hole))):
         canvas = Canvas([_shrunk(source, level) for source in (photo, *donors)])
         base, missing = canvas.own, canvas.missing
         if filled is None:
@@ -41,19 +40,13 @@ def fill_hole(photo: Source, donors: Sequence[Source], rng: np.random.Generator)
         else:
             colours = cv2.resize(filled, (base.shape[1], base.shape[0]), interpolation=cv2.INTER_LINEAR)
         base[missing, :3] = colours[missing]
-        field = PatchField(canvas, rng, field)
+        field = coarser = PatchField(canvas, rng, coarser)
         large = np.count_nonzero(missing) > LARGE
         for _ in range((1 if large else 2) if level == 0 else 5):
             field.search(rounds=1 if large else 2)
             base[missing, :3] = field.vote(sharp=False)[missing]
-        if level == 0:
-            base[missing, :3] = field.vote(sharp=True)[missing]
-            known = canvas
         filled = base[..., :3].copy()
-    assert filled is not None
-    assert known is not None
-    assert field is not None
-    seamless = filled + _seam(known, field)
+    seamless = field.vote(sharp=True) + _seam(canvas, field)
     inner = seamless[RADIUS:-RADIUS, RADIUS:-RADIUS]
     out = np.clip(np.rint(inner), 0, 255).astype(np.uint8)
     return np.where(hole[..., None], out, photo.image)

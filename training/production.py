@@ -15,12 +15,11 @@ import anyio
 import cv2
 import numpy as np
 
-from agent.session import LOG_NAME, SessionError, read_session
+from agent.session import LOG_NAME, read_session
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
 from evaluation.data import Mask, read_image
 from evaluation.pairs import seeded
 from training.construct import Constructor
-from training.errors import TrainingError
 from training.manifest import Entry, summary, write_manifest
 from training.normals import Reversed
 from training.plan import Job
@@ -129,7 +128,7 @@ class Production:
             made = await Constructor(toolbox, original, job.seed, rng).build(place, job.images - 1)
             read_session(place)
             place.rename(self.folder / job.session)
-        except (TrainingError, SessionError) as error:
+        except ValueError as error:  # TrainingError, SessionError, and what no one has thought of: counted, and told
             return self._left_out(job, f"not constructed: {error}")
         finally:
             shutil.rmtree(place, ignore_errors=True)

@@ -22,6 +22,7 @@ _FRAME = re.compile(
     r"The defect is (?P<size>[a-z -]+?) and (?P<severity>[a-z]+)[^.]*\. (?P<rest>.+)\Z",
     re.DOTALL,
 )
+REST = "Everything else stays exactly as it is."
 SOFT = "Its border blends softly into the surrounding texture, fading out."
 THIN, ROUND = "The defect is long and thin.", "The defect is round and compact."
 _ELSEWHERE = re.compile(r"\b(?:whole|half|corner|end|cent(?:re|er)|middle|from one edge)\b")
@@ -97,7 +98,7 @@ def simple_wishes(base: str, mark: Mark, item: str, anomaly_type: str, rng: np.r
     kind = anomaly_type.replace("_", " ")
     others = [side for side in SIDES if side not in mark.where]
     elsewhere = f"the {others[int(rng.integers(len(others)))]} part of the {name}"
-    bare = f"Using the provided image, change only the {name} to introduce a {kind} defect. All else stays as it is."
+    bare = f"Using the provided image, change only the {name} to introduce a {kind} defect. {REST}"
     wishes = [
         Wish(base, ""),
         Wish(step(base, -1, -2).prompt, "weak"),

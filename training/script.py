@@ -84,7 +84,6 @@ class Material:
     """
 
     original: Original
-    family: str
     mark: Mark
     prompt: str
     proposal: Observation

@@ -39,6 +39,7 @@ class Writer:
     def __init__(self, item: str, anomaly_type: str, normal: Image, rng: np.random.Generator) -> None:
         self.item, self.kind, self.rng = item.replace("_", " "), f'"{anomaly_type}"', rng
         self.normal = normal
+        self._used: dict[tuple[str, ...], list[int]] = {}
 
     def start(self) -> str:
         """Before prompt_gen."""
@@ -111,7 +112,8 @@ class Writer:
         if tried:
             reasons = [problems(attempt.review) for attempt in tried]
             told = "; ".join(f"image {a.index}: {why[0]}" for a, why in zip(tried, reasons, strict=True) if why)
-            text += f" Earlier attempts were rejected ({told}), and the prompt was rewritten each time."
+            many = "Earlier attempts were" if len(tried) > 1 else "An earlier attempt was"
+            text += f" {many} rejected ({told}), and the prompt was rewritten to mend that."
         else:
             text += " The first prompt named place, extent and tone, and its image passed."
         return text
@@ -212,8 +214,13 @@ class Writer:
         chosen = [reasons[int(n)] for n in sorted(self.rng.permutation(len(reasons))[:2])]
         return self._say(words.GOOD, index=seen.index, why=listed(chosen))
 
-    def _say(self, ways: Sequence[str], **facts: object) -> str:
-        return pick(ways, self.rng).format(kind=self.kind, item=self.item, **facts)
+    def _say(self, ways: tuple[str, ...], **facts: object) -> str:
+        """One of the ways, none twice before all were used."""
+        used = self._used.setdefault(ways, [])
+        if len(used) == len(ways):
+            used.clear()
+        used.append(pick([number for number in range(len(ways)) if number not in used], self.rng))
+        return ways[used[-1]].format(kind=self.kind, item=self.item, **facts)
 
     def _join(self, *sentences: str) -> str:
         return " ".join(sentence for sentence in sentences if sentence)

@@ -10,6 +10,10 @@ ADVICE: dict[str, tuple[str, ...]] = {
         "nothing that would count as a defect can be made out",
         "the edit left no mark that an inspector would stop at",
     ),
+    "make the defect more pronounced: the surface's own texture": (
+        "the surface runs on through it as it would under a stain",
+        "it lies on the texture like a wash, where the surface should be broken",
+    ),
     "make the defect more pronounced": (
         "it drowns in what the surface shows anyway",
         "it hardly stands out from its surroundings",
