@@ -273,7 +273,8 @@ def _refusal(name: str, text: str, failure: dict[str, Any], seconds: float, sent
     kind, cost = str(failure.get("kind") or ""), float(failure.get("cost_usd") or 0.0)
     if kind and kind not in MENDABLE:
         raise ToolboxError(f"{name}: {message}", kind, cost)
-    return ToolResult({"error": message}, seconds, sent, error=message, kind=kind or "Refused", cost_usd=cost)
+    told = {"error": message, "kind": kind} if kind else {"error": message}
+    return ToolResult(told, seconds, sent, error=message, kind=kind or "Refused", cost_usd=cost)
 
 
 def _entry(meta: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
