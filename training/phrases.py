@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.data import pick
 from training import words
 from training.mark import SLIM, Mark
-from training.prompting import framed
+from training.prompting import framed, with_article
 
 _TOUCHES = (
     "The surface texture", "The defect has", "Its border", "Only light", "Its colour", "No pixel", "The defect is long",
@@ -85,8 +85,3 @@ def changes(before: str, after: str, target: Mark | None, fact: str) -> list[str
 def listed(items: Sequence[str]) -> str:
     """ "a, b and c"; needs one item at least."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def with_article(noun: str) -> str:
-    """The noun with its indefinite article."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

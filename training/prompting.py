@@ -98,7 +98,7 @@ def simple_wishes(base: str, mark: Mark, item: str, anomaly_type: str, rng: np.r
     kind = anomaly_type.replace("_", " ")
     others = [side for side in SIDES if side not in mark.where]
     elsewhere = f"the {others[int(rng.integers(len(others)))]} part of the {name}"
-    bare = f"Using the provided image, change only the {name} to introduce a {kind} defect. {REST}"
+    bare = f"Using the provided image, change only the {name} to introduce {with_article(kind)} defect. {REST}"
     wishes = [
         Wish(base, ""),
         Wish(step(base, -1, -2).prompt, "weak"),
@@ -145,12 +145,17 @@ def fact_of(knowledge: Mapping[str, Any]) -> str:
     return next((sentence for sentence in sentences if 20 <= len(sentence) <= 260), "")
 
 
+def with_article(noun: str) -> str:
+    """The noun with its indefinite article."""
+    return f"{'an' if re.match('[aeio]|un(?!i)', noun) else 'a'} {noun}"
+
+
 def _defect(frame: Framed, mark: Mark) -> str:
     """The noun, with the colour and the direction that the real defect has."""
     noun = re.sub(r", (?:running|[\w ,-]+ in colour).*\Z", "", frame.defect)
     if mark.tone in ("lighter", "much lighter") or mark.colour:
         noun = _TINTS.sub("", noun)
-    noun = re.sub(r"\A(an?) (\w)", lambda m: ("an " if m[2] in "aeio" else "a ") + m[2], noun)
+    noun = re.sub(r"\Aan? (.+)", lambda match: with_article(match[1]), noun, flags=re.DOTALL)
     colour = f", {mark.colour} in colour" if mark.colour and mark.colour not in noun else ""
     direction = f", running {mark.direction}" if mark.direction else ""
     return f"{noun}{colour}{direction}"
