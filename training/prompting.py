@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from agent.policies.planner import SIDES
-from agent.policies.refine import insert, move, step
+from agent.policies.refine import SEVERITIES, SIZES, insert, move, step
 from training.mark import SLIM, Mark
 
 _FRAME = re.compile(
     r"Using the provided image, change only (?P<place>.+?) to introduce (?P<defect>.+?)\. "
-    r"The defect is (?P<size>[a-z -]+?) and (?P<severity>[a-z]+)[^.]*\. (?P<rest>.+)\Z",
+    rf"The defect is (?P<size>{'|'.join(SIZES)}) and (?P<severity>{'|'.join(SEVERITIES)})\b[^.]*\. (?P<rest>.+)\Z",
     re.DOTALL,
 )
 REST = "Everything else stays exactly as it is."
@@ -58,6 +58,14 @@ def framed(prompt: str) -> Framed:
     if match is None:
         raise ValueError(f"the prompt is not in the frame that prompt_gen's local backend writes: {prompt[:80]!r}")
     return Framed(**match.groupdict())
+
+
+def framed_or_none(prompt: str) -> Framed | None:
+    """The prompt's pieces; None for one that names neither size nor strength."""
+    try:
+        return framed(prompt)
+    except ValueError:
+        return None
 
 
 def real_prompt(base: str, mark: Mark, item: str) -> str:
