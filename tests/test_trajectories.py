@@ -23,6 +23,7 @@ from training.advice import answers, reconciled, responds
 from training.defect_split import make_split
 from training.defects import Defect, find_defects
 from training.mark import Mark
+from training.phrases import changes
 from training.plan import plan
 from training.prompting import real_prompt
 from training.reverse import reverse
@@ -326,6 +327,13 @@ def test_the_last_prompt_goes_beyond_the_words_that_turned_out_too_weak() -> Non
     after = reconciled("Make the defect more pronounced.", strong, PROMPT)
     assert "The defect is small and severe" in after
     assert "The defect has the same grain" in reconciled("Match the grain of the photo: it is soft.", PROMPT, PROMPT)
+
+
+def test_steps_from_and_to_a_prompt_that_names_no_size_are_told() -> None:
+    bare = "Using the provided image, change only the plate to introduce a scratch. The defect is long and thin."
+    assert changes(bare, PROMPT, None, "") == ["name the extent and the strength (small, mild)"]
+    assert changes(bare, f"{bare} It shines.", None, "It shines.") == ["take that over in the wording"]
+    assert responds("Make the defect larger.", bare, bare, "plate")
 
 
 def test_the_last_prompt_says_where_and_how_the_real_defect_is() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from agent.policies.refine import SEVERITIES, SIZES, refine, step
 from training.mark import Mark
-from training.prompting import Framed, framed
+from training.prompting import framed, framed_or_none
 
 _ANSWERED: dict[str, Callable[[Mark, Mark], bool]] = {
     "make the defect more pronounced": lambda attempt, real: real.contrast > 1.1 * attempt.contrast,
@@ -43,7 +43,7 @@ def answers(review: str, prompt: str, attempt: Mark | None, real: Mark) -> bool:
     lowered = review.lower()
     if attempt is not None and any(not true(attempt, real) for text, true in _ANSWERED.items() if text in lowered):
         return False
-    before = _framed(prompt)
+    before = framed_or_none(prompt)
     if before is None:
         return True
     for text, (ladder, by) in _STEPS.items():
@@ -59,7 +59,7 @@ def reconciled(review: str, before: str, after: str) -> str:
 
     The words are relative: what was "moderate" and turned out too weak is asked for as "pronounced".
     """
-    old = _framed(before)
+    old = framed_or_none(before)
     if old is None:
         return after
     lowered = review.lower()
@@ -78,7 +78,7 @@ def reconciled(review: str, before: str, after: str) -> str:
 def responds(review: str, before: str, after: str, item: str) -> bool:
     """Whether the prompt ``after`` does something of what the review of ``before`` asks, and nothing against it."""
     advised = refine(before, review, item).prompt
-    old, new, wanted = _framed(before), _framed(after), _framed(advised)
+    old, new, wanted = framed_or_none(before), framed_or_none(after), framed_or_none(advised)
     if advised == before or old is None or new is None or wanted is None:
         return True
     followed = [text in after for text in _sentences(advised) - _sentences(before)]
@@ -94,11 +94,3 @@ def responds(review: str, before: str, after: str, item: str) -> bool:
 def _sentences(prompt: str) -> set[str]:
     """Its sentences but those that hold place, size and strength."""
     return {text for text in re.split(r"(?<=\.) ", prompt) if not text.startswith(("Using", "The defect is"))}
-
-
-def _framed(prompt: str) -> Framed | None:
-    """The prompt's pieces; None for one that names neither size nor strength."""
-    try:
-        return framed(prompt)
-    except ValueError:
-        return None

@@ -10,7 +10,7 @@ import numpy as np
 from evaluation.data import pick
 from training import words
 from training.mark import SLIM, Mark
-from training.prompting import framed
+from training.prompting import framed_or_none, with_article
 
 _TOUCHES = (
     "The surface texture", "The defect has", "Its border", "Only light", "Its colour", "No pixel", "The defect is long",
@@ -57,12 +57,10 @@ def problems(review: str, rng: np.random.Generator | None = None) -> list[str]:
 def changes(before: str, after: str, target: Mark | None, fact: str) -> list[str]:
     """What the second of two prompts asks otherwise, as verb phrases."""
     said = []
-    new = framed(after)
-    try:
-        old = framed(before)
-    except ValueError:  # a bare prompt: it names neither size nor strength
+    old, new = framed_or_none(before), framed_or_none(after)
+    if new and not old:
         said.append(f"name the extent and the strength ({new.size}, {new.severity})")
-    else:
+    if new and old:
         if old.severity != new.severity:
             said.append(f"change the strength from {old.severity} to {new.severity}")
         if old.size != new.size:
@@ -85,8 +83,3 @@ def changes(before: str, after: str, target: Mark | None, fact: str) -> list[str
 def listed(items: Sequence[str]) -> str:
     """ "a, b and c"; needs one item at least."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def with_article(noun: str) -> str:
-    """The noun with its indefinite article."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from agent.policies.planner import SIDES
-from agent.policies.refine import insert, move, step
+from agent.policies.refine import SEVERITIES, SIZES, insert, move, step
 from training.mark import SLIM, Mark
 
 _FRAME = re.compile(
     r"Using the provided image, change only (?P<place>.+?) to introduce (?P<defect>.+?)\. "
-    r"The defect is (?P<size>[a-z -]+?) and (?P<severity>[a-z]+)[^.]*\. (?P<rest>.+)\Z",
+    rf"The defect is (?P<size>{'|'.join(SIZES)}) and (?P<severity>{'|'.join(SEVERITIES)})\b[^.]*\. (?P<rest>.+)\Z",
     re.DOTALL,
 )
 REST = "Everything else stays exactly as it is."
@@ -60,6 +60,14 @@ def framed(prompt: str) -> Framed:
     return Framed(**match.groupdict())
 
 
+def framed_or_none(prompt: str) -> Framed | None:
+    """The prompt's pieces; None for one that names neither size nor strength."""
+    try:
+        return framed(prompt)
+    except ValueError:
+        return None
+
+
 def real_prompt(base: str, mark: Mark, item: str) -> str:
     """The prompt that describes the real defect: its place, size, direction, colour and form.
 
@@ -98,7 +106,7 @@ def simple_wishes(base: str, mark: Mark, item: str, anomaly_type: str, rng: np.r
     kind = anomaly_type.replace("_", " ")
     others = [side for side in SIDES if side not in mark.where]
     elsewhere = f"the {others[int(rng.integers(len(others)))]} part of the {name}"
-    bare = f"Using the provided image, change only the {name} to introduce a {kind} defect. {REST}"
+    bare = f"Using the provided image, change only the {name} to introduce {with_article(kind)} defect. {REST}"
     wishes = [
         Wish(base, ""),
         Wish(step(base, -1, -2).prompt, "weak"),
@@ -145,12 +153,17 @@ def fact_of(knowledge: Mapping[str, Any]) -> str:
     return next((sentence for sentence in sentences if 20 <= len(sentence) <= 260), "")
 
 
+def with_article(noun: str) -> str:
+    """The noun with its indefinite article."""
+    return f"{'an' if re.match('[aeio]|un(?!i)', noun) else 'a'} {noun}"
+
+
 def _defect(frame: Framed, mark: Mark) -> str:
     """The noun, with the colour and the direction that the real defect has."""
     noun = re.sub(r", (?:running|[\w ,-]+ in colour).*\Z", "", frame.defect)
     if mark.tone in ("lighter", "much lighter") or mark.colour:
         noun = _TINTS.sub("", noun)
-    noun = re.sub(r"\A(an?) (\w)", lambda m: ("an " if m[2] in "aeio" else "a ") + m[2], noun)
+    noun = re.sub(r"\Aan? (.+)", lambda match: with_article(match[1]), noun, flags=re.DOTALL)
     colour = f", {mark.colour} in colour" if mark.colour and mark.colour not in noun else ""
     direction = f", running {mark.direction}" if mark.direction else ""
     return f"{noun}{colour}{direction}"

@@ -88,7 +88,9 @@ class Writer:
 
     def mask(self, seen: Seen) -> str:
         """Before mask_gen."""
-        return self._join(self._say(words.PASSED), self._why_good(seen), self._say(words.MASK, index=seen.index))
+        left = problems(seen.review, self.rng)
+        passed = self._say(words.PASSED_WITH, why=left[0]) if left else self._say(words.PASSED)
+        return self._join(passed, self._why_good(seen), self._say(words.MASK, index=seen.index))
 
     def answer(self, seen: Seen, pieces: int) -> str:
         """Before the answer; ``pieces``: regions of the mask."""

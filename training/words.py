@@ -169,6 +169,11 @@ PASSED = (
     "That is accepted.",
     "The evaluation confirms it.",
 )
+PASSED_WITH = (
+    "It passes. What the review still says, that {why}, is a small matter by its score.",
+    "That is accepted, although {why}: the score shows how little that weighs.",
+    "Passed; the remark that {why} does not outweigh the rest.",
+)
 MASK = (
     "Image {index} is the one to keep, so I have its mask made.",
     "I stop editing here and get the mask of image {index}.",
