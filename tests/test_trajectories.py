@@ -19,14 +19,14 @@ from agent.session import Session, read_session
 from evaluation.data import Image, Mask
 from mcp_servers.image_gen.local import render
 from tests.conftest import make_photo
-from training.advice import answers, reconciled, responds
-from training.defect_split import make_split
-from training.defects import Defect, find_defects
-from training.mark import Mark
-from training.phrases import changes
-from training.plan import plan
-from training.prompting import real_prompt
-from training.reverse import reverse
+from training.construction.advice import answers, reconciled, responds
+from training.construction.defect_split import make_split
+from training.construction.defects import Defect, find_defects
+from training.construction.mark import Mark
+from training.construction.phrases import changes
+from training.construction.plan import plan
+from training.construction.prompting import real_prompt
+from training.construction.reverse import reverse
 from training.trajectories import main
 
 PROMPTS = {

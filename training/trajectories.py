@@ -19,13 +19,13 @@ from typing import Any
 import anyio
 
 from agent.toolbox import BACKEND_ROLES, ToolboxError
-from training.defect_split import allowed, fingerprint, make_split, read_split, write_split
-from training.defects import Defect, find_defects
+from training.construction.defect_split import allowed, fingerprint, make_split, read_split, write_split
+from training.construction.defects import Defect, find_defects
+from training.construction.manifest import earlier
+from training.construction.normals import Reversed, reverse_all
+from training.construction.plan import plan, read_weights
+from training.construction.production import Production
 from training.errors import TrainingError
-from training.manifest import earlier
-from training.normals import Reversed, reverse_all
-from training.plan import plan, read_weights
-from training.production import Production
 
 FAILED, INPUT_UNUSABLE, INTERRUPTED = 1, 2, 130
 SPLIT_NAME = "split.json"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.pairs import seeded
-from training.defects import Defect
+from training.construction.defects import Defect
 from training.errors import TrainingError
 
 

@@ -19,11 +19,11 @@ from agent.session import LOG_NAME, read_session
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
 from evaluation.data import Mask, read_image
 from evaluation.pairs import seeded
-from training.construct import Constructor
-from training.manifest import Entry, summary, write_manifest
-from training.normals import Reversed
-from training.plan import Job
-from training.script import Original
+from training.construction.construct import Constructor
+from training.construction.manifest import Entry, summary, write_manifest
+from training.construction.normals import Reversed
+from training.construction.plan import Job
+from training.construction.script import Original
 
 IN_A_ROW = 3
 """Failures of the tools, one after the other, from which a worker gives up."""

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable
 
 from agent.policies.refine import SEVERITIES, SIZES, refine, step
-from training.mark import Mark
-from training.prompting import framed, framed_or_none
+from training.construction.mark import Mark
+from training.construction.prompting import framed, framed_or_none
 
 _ANSWERED: dict[str, Callable[[Mark, Mark], bool]] = {
     "make the defect more pronounced": lambda attempt, real: real.contrast > 1.1 * attempt.contrast,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from evaluation.data import pick
-from training import words
-from training.mark import SLIM, Mark
-from training.prompting import framed_or_none, with_article
+from training.construction import words
+from training.construction.mark import SLIM, Mark
+from training.construction.prompting import framed_or_none, with_article
 
 _TOUCHES = (
     "The surface texture", "The defect has", "Its border", "Only light", "Its colour", "No pixel", "The defect is long",

@@ -16,8 +16,8 @@ from mcp_servers.image_gen.local.fill import push_pull
 from mcp_servers.mask_gen.local.shape import close_gaps, ellipse, hysteresis, lab_of
 from mcp_servers.vision.scene import analyse
 from mcp_servers.vision.types import Field, Image, Mask
-from training.canvas import Source
-from training.exemplar import fill_hole
+from training.construction.canvas import Source
+from training.construction.exemplar import fill_hole
 
 HALO = 0.012
 """Width of a defect's halo beyond its mask, as a share of the photo's longer side."""

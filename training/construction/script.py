@@ -20,10 +20,10 @@ from agent.toolbox import Observation
 from evaluation.data import Image, Mask
 from mcp_servers.mask_gen.local.result import found
 from mcp_servers.quality_eval.local.factors import pct
-from training.mark import Mark
-from training.prepared import Step
-from training.prompting import fact_of
-from training.thoughts import Seen, Writer
+from training.construction.mark import Mark
+from training.construction.prepared import Step
+from training.construction.prompting import fact_of
+from training.construction.thoughts import Seen, Writer
 
 DOUBTFUL = 0.5
 """Confidence (0-1) told of a real mask where mask_gen itself saw no defect."""

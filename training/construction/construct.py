@@ -23,12 +23,12 @@ from agent.protocol import ImageRef, ToolCall
 from agent.task import StopReason, Task
 from agent.toolbox import Observation, Toolbox
 from mcp_servers.mask_gen.local import find_mask
-from training.advice import answers, reconciled, responds
+from training.construction.advice import answers, reconciled, responds
+from training.construction.mark import Mark, measure
+from training.construction.prepared import ConstructedWriter, PreparedToolbox, Script
+from training.construction.prompting import complex_wishes, fact_of, real_prompt, simple_wishes
+from training.construction.script import Material, Original, Tried, write_script
 from training.errors import TrainingError
-from training.mark import Mark, measure
-from training.prepared import ConstructedWriter, PreparedToolbox, Script
-from training.prompting import complex_wishes, fact_of, real_prompt, simple_wishes
-from training.script import Material, Original, Tried, write_script
 
 TRIES = 9
 """Prompts tried for an imperfect attempt."""

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.canvas import RADIUS, Canvas, Floats
+from training.construction.canvas import RADIUS, Canvas, Floats
 
 Indices = NDArray[np.int64]
 

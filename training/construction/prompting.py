@@ -15,7 +15,7 @@ import numpy as np
 
 from agent.policies.planner import SIDES
 from agent.policies.refine import SEVERITIES, SIZES, insert, move, step
-from training.mark import SLIM, Mark
+from training.construction.mark import SLIM, Mark
 
 _FRAME = re.compile(
     r"Using the provided image, change only (?P<place>.+?) to introduce (?P<defect>.+?)\. "

@@ -18,10 +18,10 @@ import numpy as np
 from agent.session import write_atomic
 from evaluation.data import Image, images_in, read_image
 from evaluation.pairs import seeded
-from training.defects import Defect
+from training.construction.defects import Defect
+from training.construction.removal import objection
+from training.construction.reverse import hole_of, part_of, reverse
 from training.errors import TrainingError
-from training.removal import objection
-from training.reverse import hole_of, part_of, reverse
 
 GOOD = 24
 """Good photos of a category that are looked at, evenly spread over the folder."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.session import write_atomic
-from training.defects import Defect
+from training.construction.defects import Defect
 from training.errors import TrainingError
 
 FORMAT = "anomaly-agent split 1"

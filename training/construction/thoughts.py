@@ -14,10 +14,10 @@ import numpy as np
 from evaluation.data import pick
 from mcp_servers.vision.scene import Scene, analyse, grey
 from mcp_servers.vision.types import Image
-from training import words
-from training.mark import Mark
-from training.phrases import changes, describe, listed, problems
-from training.prompting import framed
+from training.construction import words
+from training.construction.mark import Mark
+from training.construction.phrases import changes, describe, listed, problems
+from training.construction.prompting import framed
 
 COMPASS = ("the right", "the lower right", "below", "the lower left", "the left", "the upper left", "above",
            "the upper right")  # fmt: skip

@@ -14,8 +14,8 @@ import numpy as np
 
 from mcp_servers.image_gen.local.fill import push_pull
 from mcp_servers.vision.types import Image, Mask
-from training.canvas import RADIUS, Canvas, Floats, Source
-from training.patches import LARGE, PatchField
+from training.construction.canvas import RADIUS, Canvas, Floats, Source
+from training.construction.patches import LARGE, PatchField
 
 COARSEST = 20
 """Shorter side, in px, below which no coarser level is made."""
