@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from training.model import freeze_vision
 from training.tiny import SIZES, make_tiny
 from training.vision_cache import FrozenVisionCache
 
@@ -172,8 +173,7 @@ class Bench:
         with torch.device("cuda" if self.cuda else "cpu"):
             model = Qwen3VLForConditionalGeneration(config).to(dtype)
         if setting.frozen:
-            for name, parameter in model.model.visual.named_parameters():
-                parameter.requires_grad_("merger" in name)
+            freeze_vision(model)
             if not setting.bf16_weights:
                 for module in (model.model.visual.patch_embed, model.model.visual.pos_embed, model.model.visual.blocks):
                     module.to(torch.bfloat16 if self.cuda else torch.float32)
@@ -221,8 +221,8 @@ class Bench:
             per_device_train_batch_size=setting.batch,
             gradient_accumulation_steps=options.sequences // setting.batch,
             max_steps=options.steps,
-            gradient_checkpointing=setting.checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
+            activation_checkpointing=setting.checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False},
             bf16=self.cuda,
             use_cpu=not self.cuda,
             assistant_only_loss=True,

@@ -69,6 +69,19 @@ def test_the_loss_falls_and_every_figure_is_in_the_history(trained: Path) -> Non
     assert {"mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy", "eval_valid_share"} <= measured
 
 
+def test_cached_vision_features_train_the_same_weights(tmp_path: Path) -> None:
+    assert train(tmp_path / "plain", "train.max_steps=2") == 0
+    assert train(tmp_path / "cached", "train.max_steps=2", "train.cache_vision_gib=0.1") == 0
+    plain, cached = (weights(tmp_path / name / "model") for name in ("plain", "cached"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(cached[name], tensor, msg=name)
+
+
+def test_features_of_an_encoder_that_trains_are_not_cached(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "out", "train.cache_vision_gib=1", "model.freeze_vision=false") == 2
+    assert "needs model.freeze_vision" in refusal(capsys)
+
+
 def test_curves_are_drawn_as_a_picture_and_for_tensorboard(trained: Path) -> None:
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))

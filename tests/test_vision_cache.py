@@ -103,5 +103,5 @@ def test_an_encoder_that_trains_is_refused(visual: Any) -> None:
     from training.vision_cache import FrozenVisionCache
 
     visual.blocks[0].requires_grad_(True)
-    with pytest.raises(ValueError, match="freeze it"):
+    with pytest.raises(ValueError, match="freeze all of it"):
         FrozenVisionCache(visual)

@@ -1,23 +1,21 @@
 """Differences between machines and library versions that training has to bridge; all of them, in this one place.
 
 Qwen3-VL's processor demands a video processor, whose only implementation needs torchvision. This project shows a model
-still images alone, and beside torch's CPU build there is no torchvision. ``without_video`` lets the processor load and
-save without one; ``write_video_config`` adds the file that a stock installation looks for when it loads such a folder.
+still images alone, and beside torch's CPU build there is no torchvision. ``without_video`` lets the processor be made,
+loaded and saved without one, on every machine; ``write_video_config`` adds the file that a stock installation looks for
+when it loads such a folder.
 """
 
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 VIDEO_CONFIG = "video_preprocessor_config.json"
 
 
 def without_video() -> None:
-    """Let Qwen3-VL's processor do without a video processor where torchvision is absent. May be called repeatedly."""
-    if find_spec("torchvision") is not None:
-        return
+    """Let Qwen3-VL's processor do without a video processor. May be called repeatedly."""
     from transformers import Qwen3VLProcessor
 
     Qwen3VLProcessor.get_attributes = classmethod(lambda cls: ["image_processor", "tokenizer"])

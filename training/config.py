@@ -103,6 +103,9 @@ class TrainSection(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     gradient_checkpointing: bool = True
+    cache_vision_gib: Annotated[float, Field(ge=0)] = 0.0
+    """Memory, on the CPU, for what the frozen vision encoder makes of an image, so that it runs once an image; 0: none.
+    About 19 MB for a 768 px image of the 4B model. Not with ZeRO-3 or FSDP."""
     bf16: bool = True
     """Compute in bfloat16."""
     seed: int = 0

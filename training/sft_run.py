@@ -87,8 +87,11 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
             self.accelerator.wait_for_everyone()
             return metrics
 
+    model = load_model(config.model)
+    if config.train.cache_vision_gib:
+        cache_vision(config, model)
     return Trainer(
-        model=load_model(config.model),
+        model=model,
         args=args,
         train_dataset=data.train,
         eval_dataset=data.held_out,
@@ -96,6 +99,24 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
         data_collator=EpisodeCollator(processor),
         peft_config=lora_config(config.lora) if config.lora else None,
     )
+
+
+def cache_vision(config: SftConfig, model: Any) -> None:
+    """Have the vision encoder run once an image. Raises ConfigError where it trains, or lies on several GPUs."""
+    from accelerate import PartialState
+
+    from training.vision_cache import FrozenVisionCache
+
+    if not config.model.freeze_vision:
+        raise ConfigError(
+            "train.cache_vision_gib needs model.freeze_vision: an encoder that trains changes its features"
+        )
+    if (kind := str(PartialState().distributed_type.value)) in ("DEEPSPEED", "FSDP"):
+        raise ConfigError(
+            f"train.cache_vision_gib is not for {kind}: ranks that know their images would leave the others waiting; "
+            "set it to 0"
+        )
+    FrozenVisionCache(model.model.visual, int(config.train.cache_vision_gib * 2**30), offload=True)
 
 
 def arguments(config: SftConfig, held_out: bool) -> Any:
