@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from agent.episode import Episode
 from agent.session import write_atomic
+from agent.task import StopReason
 
 TINT = (255, 40, 80)
 
@@ -25,11 +26,13 @@ def result_of(episode: Episode, policy: str, handle_of: dict[int, str], error: s
     final = episode.final
     evaluation = (final.evaluation if final else None) or {}
     mask = episode.mask_result if episode.mask is not None and _mask_is_for(episode) else None
+    passed = bool(evaluation.get("passed", False) and mask)
+    unanswered = "success" if passed and episode.stop_reason is StopReason.BUDGET else "failed"
     return {
         "task": episode.task.to_json(),
         "stop_reason": episode.stop_reason.value,
-        "status": episode.answer.status if episode.answer else "failed",
-        "passed": bool(evaluation.get("passed", False) and mask),
+        "status": episode.answer.status if episode.answer else unanswered,
+        "passed": passed,
         "score": evaluation.get("score"),
         "location_score": evaluation.get("location_score"),
         "quality_score": evaluation.get("quality_score"),
@@ -48,6 +51,7 @@ def result_of(episode: Episode, policy: str, handle_of: dict[int, str], error: s
         "turns": episode.turns,
         "seconds": episode.seconds,
         "cost_usd": episode.cost_usd,
+        "ledger": episode.ledger.to_json(),
         "policy": policy,
         "backends": episode.backends,
         "seed": episode.task.seed,
@@ -74,6 +78,15 @@ def write_run(folder: Path, episode: Episode, result: dict[str, Any]) -> None:
         write_atomic(folder / f"{name}.png", png)
     result["files"] = {name: f"{name}.png" for name in pictures} | {"session": "session", "report": "report.html"}
     write_atomic(folder / "result.json", (json.dumps(result, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def came_to_nothing(folder: Path) -> bool:
+    """Whether a folder holds a run that failed before it made an image; such a run may be repeated."""
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(result, dict) and result.get("images") == []
 
 
 def draw_overlay(image_png: bytes, mask_png: bytes) -> bytes:

@@ -17,6 +17,8 @@ from typing import Any
 from agent.task import Task
 
 FIVE_TOOLS = ("prompt_gen", "image_gen", "quality_eval", "knowledge_retrieval", "mask_gen")
+ANSWER = "answer"
+"""The function by which a model with native function calling ends an episode."""
 
 _TURN = re.compile(
     r"\s*<thinking>(?P<thinking>.*?)</thinking>\s*"
@@ -87,16 +89,18 @@ class Message:
 
 def render_turn(turn: Turn) -> str:
     """The text of a turn; ``parse_turn`` is its inverse (thinking is stripped of outer white space)."""
-    action = turn.action
-    if isinstance(action, ToolCall):
-        body = json.dumps({"name": action.name, "arguments": action.arguments}, ensure_ascii=False)
-        tail = f"<tool_call>{_escape(body)}</tool_call>"
-    else:
-        tail = f"<answer>{_escape(json.dumps(action.to_json(), ensure_ascii=False))}</answer>"
-    thinking = turn.thinking.strip()
+    thinking, action = turn.thinking.strip(), turn.action
     if "</thinking>" in thinking:
         raise ValueError("a thought must not contain </thinking>")
-    return f"<thinking>{thinking}</thinking>{tail}"
+    if isinstance(action, ToolCall):
+        return render_parts(thinking, "tool_call", {"name": action.name, "arguments": action.arguments})
+    return render_parts(thinking, "answer", action.to_json())
+
+
+def render_parts(thinking: str, tag: str, fields: dict[str, Any]) -> str:
+    """The text of a turn whose fields may yet be wrong; ``tag`` is "tool_call" or "answer"."""
+    body = json.dumps(fields, ensure_ascii=False).replace("</", "<\\/")  # no closing tag inside, so it can be cut there
+    return f"<thinking>{thinking}</thinking><{tag}>{body}</{tag}>"
 
 
 def parse_turn(text: str) -> Turn:
@@ -163,12 +167,7 @@ def _object(body: str, where: str) -> dict[str, Any]:
     return fields
 
 
-def _escape(body: str) -> str:
-    """Keep closing tags out of JSON strings, so that a turn can be cut at its tags."""
-    return body.replace("</", "<\\/")
-
-
-SYSTEM = """\
+_RULES = """\
 You turn a photo of a good part into a realistic defective one. You work in steps: think, call one tool, look at \
 what it returned, and decide again.
 
@@ -186,15 +185,20 @@ Rules:
 - The values in a tool's JSON are the truth: go by them, do not restate them from memory.
 - Images are named by their number in this conversation: 1 is the original photo, 2 the first synthesis, and so on.
 - An editing prompt begins "Using the provided image, change only" and says that everything else stays as it is.
-
-Write every turn as
-<thinking>your reasoning</thinking><tool_call>{"name": "...", "arguments": {...}}</tool_call>
-and the last one as
-<thinking>your reasoning</thinking><answer>{"status": "success", "final_image_index": 2, "mask_generated": true, \
-"synthesis_logic": "what was made and why it is good"}</answer>
+"""
+_STATUS = """\
 The status is "success" where the final image passed, "below_threshold" where it is the best but did not pass, and \
 "failed" where there is no usable image; then final_image_index may be null.
+"""
 
+SYSTEM = f"""\
+{_RULES}
+Write every turn as
+<thinking>your reasoning</thinking><tool_call>{{"name": "...", "arguments": {{...}}}}</tool_call>
+and the last one as
+<thinking>your reasoning</thinking><answer>{{"status": "success", "final_image_index": 2, "mask_generated": true, \
+"synthesis_logic": "what was made and why it is good"}}</answer>
+{_STATUS}
 <tools>
 """
 
@@ -203,6 +207,27 @@ def system_prompt(signatures: Sequence[dict[str, Any]]) -> str:
     """The working rules and the tools' signatures inside ``<tools>…</tools>``, one JSON object a line."""
     lines = [json.dumps(signature, ensure_ascii=False) for signature in signatures]
     return SYSTEM + "\n".join(lines) + "\n</tools>"
+
+
+def native_system_prompt() -> str:
+    """The same working rules for a model that is given the tools as functions (``native_tools``)."""
+    return (
+        f"{_RULES}\nIn every turn say briefly what you think and call exactly one function. End with the function "
+        f"{ANSWER}, which takes the place of an answer in words. {_STATUS}"
+    )
+
+
+def native_tools(signatures: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tools' signatures and one more function, ``answer``, whose arguments are an Answer's fields."""
+    properties = {
+        "status": {"type": "string", "enum": ["success", "below_threshold", "failed"]},
+        "final_image_index": {"type": ["integer", "null"], "description": "number of the final image"},
+        "mask_generated": {"type": "boolean", "description": "whether mask_gen found its mask"},
+        "synthesis_logic": {"type": "string", "description": "what was made and why it is good"},
+    }
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    function = {"name": ANSWER, "description": "Ends the work and gives its result.", "parameters": parameters}
+    return [*signatures, {"type": "function", "function": function}]
 
 
 def user_prompt(task: Task) -> str:

@@ -7,7 +7,6 @@ the episode failed (what was made is kept), 2 for options or a photo that cannot
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import re
@@ -15,28 +14,37 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import anyio
 from rich.console import Console
 
+from agent.budget import BudgetError
 from agent.demo import render_demo_photo
 from agent.episode import Episode
 from agent.loop import run_episode
-from agent.output import result_of, write_run
-from agent.policies.planner import Planner
+from agent.output import came_to_nothing, result_of, write_run
+from agent.policies.choose import Policies, PolicyOptionError, add_policy_options, read_policy
+from agent.recording_options import add_recording_options, budget_of, policy_of, recording_of
 from agent.report.render import write_report
 from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
 from agent.task import StopReason, Task
-from agent.toolbox import BACKEND_ROLES, CALL_TIMEOUT, Server, Toolbox, ToolboxError, builtin_server
+from agent.ticker import Ticker
+from agent.toolbox import (
+    BACKEND_ROLES,
+    CALL_TIMEOUT,
+    SERVICE_TIMEOUT,
+    Server,
+    Toolbox,
+    ToolboxError,
+    builtin_server,
+)
 
 RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
-
-
 FAILED, INPUT_UNUSABLE, INTERRUPTED = 1, 2, 130
 
 
@@ -92,11 +100,12 @@ def parser_of() -> argparse.ArgumentParser:
     parser.add_argument(
         "--call-timeout",
         type=float,
-        default=CALL_TIMEOUT,
         metavar="S",
-        help="seconds a tool call may take (default 120)",
+        help="seconds a tool call may take (default 120; 600 with a backend that is not local)",
     )
+    add_recording_options(parser)
     parser.add_argument("--json", action="store_true", help="print result.json instead of a summary")
+    add_policy_options(parser)
     return parser
 
 
@@ -105,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
         return _run(argv, console)
-    except (InputError, SettingsError) as error:
+    except (InputError, SettingsError, PolicyOptionError) as error:
         console.print(f"error: {error}")
         return INPUT_UNUSABLE
     except KeyboardInterrupt:
@@ -117,11 +126,13 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
     parser = parser_of()
     apply_settings(parser, "run", os.environ, Path.cwd())
     options = parser.parse_args(argv)
+    policies = Policies(read_policy(options, os.environ))
     folder, task = _prepare(options)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does: recorded
     episode = Episode(task)
     try:
-        result = anyio.run(_episode, options, episode, folder, console.print)
+        with Ticker(console) as ticker:
+            result = anyio.run(_episode, options, policies, episode, folder, ticker)
         write_run(folder, episode, result)
         if (folder / "session" / LOG_NAME).exists():
             write_report(folder)
@@ -129,7 +140,7 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
         console.print(f"error: {folder} cannot be written ({error.strerror}): the session in it is kept")
         return FAILED
     _announce(options, result, folder)
-    if result["mask"] is None or episode.answer is None:
+    if result["mask"] is None or result["status"] == "failed":
         console.print(f"error: {result['error'] or 'no usable sample was made'}")
         if episode.made:
             console.print(f"what was made so far is kept in {folder}")
@@ -163,8 +174,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         value = getattr(options, name)
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
-    if not (math.isfinite(options.call_timeout) and options.call_timeout > 0):
-        raise InputError(f"--call-timeout {options.call_timeout} is out of range: choose a number of seconds above 0")
+    timeout_of(options)
     if options.server and _backends(options):
         raise InputError(f"{_backends(options)[0]} is the built-in server's: leave it or --server out")
     if bool(options.example) != bool(options.example_mask):
@@ -174,6 +184,7 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
             raise InputError(f"{path} {'is a folder' if Path(path).is_dir() else 'does not exist'}: name an image file")
     try:
         region = read_roi(options.roi, None if options.demo else Path(options.image))
+        options.recording, options.budget = recording_of(options), budget_of(options)
     except ValueError as error:
         raise InputError(str(error)) from error
     folder = _folder(options)
@@ -210,7 +221,7 @@ def _folder(options: argparse.Namespace) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / "session").exists() or (folder / "result.json").exists():
-            if not options.overwrite and not _came_to_nothing(folder):
+            if not options.overwrite and not came_to_nothing(folder):
                 raise InputError(f"{folder} already holds a run: choose another --out, or add --overwrite")
             if (folder / "session").exists():
                 shutil.rmtree(folder / "session")
@@ -224,38 +235,47 @@ def _folder(options: argparse.Namespace) -> Path:
     return folder
 
 
-def _came_to_nothing(folder: Path) -> bool:
-    """Whether a folder holds a run that failed before it made an image; such a run may be repeated."""
-    try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(result, dict) and result.get("images") == []
-
-
 async def _episode(
-    options: argparse.Namespace, episode: Episode, folder: Path, say: Callable[[str], None]
+    options: argparse.Namespace, policies: Policies, episode: Episode, folder: Path, ticker: Ticker
 ) -> dict[str, Any]:
     """Run the episode and give its result, also where it failed or was interrupted."""
     task = episode.task
     files = (Path(name) for name in (task.image, task.region, task.example_image, task.example_mask))
-    allow = {path.parent for path in files if path.is_absolute()}
-    servers = [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
-    policy = Planner(task)
+    servers = servers_of(options, {path.parent for path in files if path.is_absolute()})
+    policy = policies.make(task, ticker.on_text)
+    if note := policies.choice.note():
+        episode.notes.append(note)
+        ticker.say(f"note: {note}")
     handles: dict[int, str] = {}
     error = None
     try:
-        async with Toolbox(servers, options.call_timeout) as toolbox:
+        async with policies, Toolbox(servers, timeout_of(options), options.recording) as toolbox:
+            policy = policy_of(policy, toolbox, options, options.recording)
             with SessionWriter(folder / "session") as session:
-                await run_episode(task, policy, toolbox, session, say, episode)
+                await run_episode(task, policy, toolbox, session, ticker.say, episode, options.budget)
             handles = {image.index: toolbox.handle_of(image) for image in episode.images}
-    except SessionError as problem:
+    except (SessionError, BudgetError) as problem:
         raise InputError(str(problem)) from problem
     except ToolboxError as problem:
         episode.stop_reason, error = StopReason.TOOL_ERROR, str(problem)
     except anyio.get_cancelled_exc_class():  # Ctrl-C: recorded by the loop; what was made is written all the same
         error = "interrupted"
     return result_of(episode, policy.name, handles, error)
+
+
+def servers_of(options: argparse.Namespace, allow: Collection[Path]) -> list[Server]:
+    """The tool servers of the options; the built-in one may read the folders of ``allow``."""
+    return [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
+
+
+def timeout_of(options: argparse.Namespace) -> float:
+    """Seconds that a tool call may take: as chosen, else more where it may wait for a service. Raises InputError."""
+    if options.call_timeout is None:
+        return SERVICE_TIMEOUT if _backends(options) else CALL_TIMEOUT
+    seconds = float(options.call_timeout)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise InputError(f"--call-timeout {seconds} is out of range: choose a number of seconds above 0")
+    return seconds
 
 
 def _backends(options: argparse.Namespace) -> list[str]:

@@ -1,8 +1,8 @@
 """The session log: one append-only ``session.jsonl`` and the images it names, written so that a crash loses nothing.
 
 An image is written first (temporary file, fsync, rename), then the line that names it; every line is flushed
-to disk before the episode goes on. A reader ignores a torn last line, and a session without ``session_end`` is
-incomplete. Rewards are appended later by rescoring, never written over.
+to disk before the episode goes on to its next call. A reader ignores a torn last line, and a session without
+``session_end`` is incomplete. Rewards are appended after the end by rescoring (``append_events``), never written over.
 
 Line types: ``session_start``, ``message``, ``model_call``, ``tool_call``, ``tool_result``, ``reward``,
 ``session_end``. Every line carries ``v`` (schema version), ``seq``, ``time`` (UTC) and ``type``.
@@ -13,7 +13,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,8 @@ from typing import Any
 SCHEMA_VERSION = 1
 LOG_NAME = "session.jsonl"
 EVENT_TYPES = frozenset({"session_start", "message", "model_call", "tool_call", "tool_result", "reward", "session_end"})
+AFTER_THE_END = frozenset({"reward"})
+"""Event types that may be added to a session that has ended."""
 
 
 class SessionError(ValueError):
@@ -30,7 +34,7 @@ class SessionError(ValueError):
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file so that it is either absent or whole: temporary file, fsync, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     with open(temporary, "wb") as stream:
         stream.write(data)
         stream.flush()
@@ -52,25 +56,46 @@ class SessionWriter:
         except FileExistsError:
             raise SessionError(f"{folder} already holds a session: choose another output folder") from None
         self._seq = 0
+        self._lines: list[bytes] = []
+        self._images: dict[str, bytes] = {}
 
     def append(self, event_type: str, **fields: Any) -> None:
         """Append one event; it is on disk when this returns."""
+        self.add(event_type, **fields)
+        self.sync()
+
+    def add(self, event_type: str, **fields: Any) -> None:
+        """Queue one event; it is on disk after the next ``sync``."""
         if event_type not in EVENT_TYPES:
             raise ValueError(f"unknown event type {event_type!r}")
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        event = {"v": SCHEMA_VERSION, "seq": self._seq, "time": now, "type": event_type, **fields}
-        self._stream.write(json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        self._lines.append(_line(self._seq, event_type, fields))
         self._seq += 1
+
+    def queue_image(self, digest: str, png: bytes) -> None:
+        """Queue an image whose SHA-256 is known; it is on disk after the next ``sync``, before what names it."""
+        self._images[digest] = png
+
+    def sync(self) -> None:
+        """Put all that was queued on disk. Blocks for as long as the disk takes: call it in a worker thread."""
+        images, lines = self._images, self._lines
+        self._images, self._lines = {}, []
+        for digest, png in images.items():
+            self._keep(digest, png)
+        if lines:
+            self._stream.write(b"".join(lines))
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
 
     def add_image(self, png: bytes) -> str:
         """Store an image once under its SHA-256 and return the digest."""
         digest = hashlib.sha256(png).hexdigest()
+        self._keep(digest, png)
+        return digest
+
+    def _keep(self, digest: str, png: bytes) -> None:
         path = self.folder / "images" / f"{digest}.png"
         if not path.exists():
             write_atomic(path, png)
-        return digest
 
     def close(self) -> None:
         self._stream.close()
@@ -80,6 +105,53 @@ class SessionWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def append_events(folder: Path, event_type: str, events: Sequence[Mapping[str, Any]]) -> None:
+    """Add events to a session that has ended; all of them are on disk when this returns.
+
+    Numbers go on where the log stopped. Whole lines are never touched. A half-written last line can only be the
+    rest of an earlier append that was interrupted: it is cut off, no reader has ever counted it. Appending locks the
+    log (not on Windows), so that two commands at once do not give a number twice.
+
+    Raises SessionError where the session has no ``session_end`` (it was cut short or is still being recorded) or is
+    damaged, ValueError for an event type that may not follow the end, OSError where the log cannot be written.
+    """
+    if event_type not in AFTER_THE_END:
+        raise ValueError(f"{event_type!r} may not follow the end of a session")
+    folder = _log_folder(folder)
+    try:
+        stream = open(folder / LOG_NAME, "r+b")  # noqa: SIM115 - the with below closes it
+    except FileNotFoundError:
+        raise SessionError(f"no session in {folder}: {LOG_NAME} is missing") from None
+    with stream:
+        _lock(stream.fileno())
+        session = read_session(folder)
+        if not session.complete:
+            raise SessionError(f"{folder} has no session_end: an episode that did not end takes no {event_type}")
+        first = int(session.events[-1]["seq"]) + 1
+        data = b"".join(_line(first + number, event_type, fields) for number, fields in enumerate(events))
+        if session.torn:
+            whole = stream.read().rfind(b"\n") + 1
+            stream.truncate(whole)
+        stream.seek(0, os.SEEK_END)
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _line(seq: int, event_type: str, fields: Mapping[str, Any]) -> bytes:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    event = {"v": SCHEMA_VERSION, "seq": seq, "time": now, "type": event_type, **fields}
+    return json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _lock(descriptor: int) -> None:
+    """Hold a file alone until it is closed."""
+    if sys.platform != "win32":
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +190,7 @@ def read_session(folder: Path) -> Session:
     Raises SessionError where there is none, where a line other than the last is damaged, or where the schema
     is newer than this reader.
     """
-    folder = folder / "session" if (folder / "session" / LOG_NAME).exists() else folder
+    folder = _log_folder(folder)
     path = folder / LOG_NAME
     try:
         data = path.read_bytes()
@@ -132,9 +204,19 @@ def read_session(folder: Path) -> Session:
             event = json.loads(line)
         except ValueError as error:
             raise SessionError(f"{path}, line {number}: not valid JSON, the log was edited or damaged") from error
+        if not isinstance(event, dict) or not isinstance(event.get("type"), str):
+            raise SessionError(f"{path}, line {number}: not an event of a session log")
         if event.get("v") != SCHEMA_VERSION:
-            raise SessionError(f"{path}, line {number}: schema version {event.get('v')}, expected {SCHEMA_VERSION}")
+            raise SessionError(
+                f"{path}, line {number}: schema version {event.get('v')}, expected {SCHEMA_VERSION}: "
+                "read it with the release that recorded it"
+            )
         events.append(event)
     start: dict[str, Any] = next((e for e in events if e["type"] == "session_start"), {})
     end = next((e for e in events if e["type"] == "session_end"), None)
     return Session(folder=folder, events=events, torn=bool(tail), start=start, end=end)
+
+
+def _log_folder(folder: Path) -> Path:
+    """The session's own folder, also where a run's folder that holds it was named."""
+    return folder / "session" if (folder / "session" / LOG_NAME).exists() else folder

@@ -1,18 +1,24 @@
-"""How many tool calls a server computes at once: as many as there are cores, or as ``ANOMALY_AGENT_THREADS`` says.
+"""Where tools compute: in worker threads, one a core, or as many as ``ANOMALY_AGENT_THREADS`` says.
 
-More would only fight for the cores, each with its pictures in memory. Calls that wait for a service are not counted.
+More would only fight for the cores, each with its pictures in memory. Waiting for services needs no thread, and what
+the server itself does in threads (it reads its input in one) is not counted.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TypeVar
 
 import anyio
+from anyio import from_thread, to_thread
 from anyio.lowlevel import RunVar
 
 from mcp_servers.errors import ToolInputError
 
+R = TypeVar("R")
 _ROOM: RunVar[anyio.CapacityLimiter] = RunVar("room")
 
 
@@ -27,10 +33,44 @@ def thread_count(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def room() -> anyio.CapacityLimiter:
-    """The limiter that all computing tools of a server share."""
+    """The places of the computing threads of this event loop's server."""
     try:
         return _ROOM.get()
     except LookupError:
         limiter = anyio.CapacityLimiter(thread_count())
         _ROOM.set(limiter)
         return limiter
+
+
+async def compute(function: Callable[..., R], *args: object) -> R:
+    """Call a function in a worker thread, as soon as there is room for it, and give its result.
+
+    A thread cannot be interrupted: when the caller is cancelled this returns at once, while the thread goes on to its
+    next ``calls.step`` or its end, and keeps its place until then.
+    """
+    limiter, place = room(), object()
+    await limiter.acquire_on_behalf_of(place)
+    lock = threading.Lock()
+    begun = given_up = False
+
+    def work() -> R:
+        nonlocal begun
+        with lock:
+            if given_up:
+                raise RuntimeError("the call was given up before it began")
+            begun = True
+        try:
+            return function(*args)
+        except SystemExit as error:  # would end the worker thread and leave the call without an answer
+            raise RuntimeError("a tool tried to end the server") from error
+        finally:
+            with suppress(RuntimeError):  # the event loop is gone: so is the limiter
+                from_thread.run_sync(limiter.release_on_behalf_of, place)
+
+    try:
+        return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))
+    finally:
+        with lock:
+            given_up = True
+            if not begun:
+                limiter.release_on_behalf_of(place)

@@ -15,10 +15,11 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import PrivateAttr, ValidationError
 
 from mcp_servers.backends import BackendFacts
-from mcp_servers.calls import REPORTER, compute
+from mcp_servers.calls import REPORTER
 from mcp_servers.errors import BackendError, FailureKind, ToolInputError
 from mcp_servers.limits import Traffic
 from mcp_servers.results import bounded, failure
+from mcp_servers.threads import compute
 from mcp_servers.viewer import Viewer
 
 P = ParamSpec("P")

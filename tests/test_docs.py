@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from agent.policies.choose import read_policy
 from agent.protocol import FIVE_TOOLS
 from agent.run import parser_of
 from mcp_servers.cli import server_parser
@@ -40,6 +42,15 @@ def test_readme_names_only_options_that_exist() -> None:
     known |= {option for action in server_parser("", SPECS, "")._actions for option in action.option_strings}
     known |= {"--write", "--constraint", "--half", "--photos", "--skip"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
+
+
+def test_every_command_of_the_serving_guide_can_be_used() -> None:
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^python -m agent\.(?:run|doctor) ([^#\n]*)", text, re.MULTILINE)
+    assert len(commands) >= 6
+    for command in commands:
+        options = parser_of().parse_args(shlex.split(command))
+        assert read_policy(options, {"OPENAI_API_KEY": "x"}).name == "openai"
 
 
 def test_readme_links_and_pictures_exist() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -235,10 +234,8 @@ def test_any_text_can_be_read(text: str) -> None:
     assert family_of(text) in (None, *Family)
 
 
-def test_reading_a_megabyte_takes_no_longer_than_reading_its_beginning() -> None:
-    start = time.perf_counter()
+def test_a_megabyte_of_negations_names_no_family() -> None:
     assert family_of("no free " * 125_000) is None
-    assert time.perf_counter() - start < 2
 
 
 GOOD = "# item\nmaterial: metal\nphoto: A photo.\n\n## type\nfamily: hole\nnoun: a hole\nplace: the face\n"
@@ -265,15 +262,8 @@ def test_a_mistake_in_a_page_is_an_error_that_names_file_and_line(text: str, mes
         parse_page("x.md", text)
 
 
-def test_importing_loads_nothing_and_loading_is_quick() -> None:
-    code = (
-        "import time\n"
-        "from mcp_servers.knowledge import catalogue\n"
-        "assert catalogue.pages.cache_info().currsize == 0\n"
-        "start = time.perf_counter()\n"
-        "catalogue.pages()\n"
-        "assert time.perf_counter() - start < 0.1\n"
-    )
+def test_importing_loads_nothing() -> None:
+    code = "from mcp_servers.knowledge import catalogue\nassert catalogue.pages.cache_info().currsize == 0\n"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

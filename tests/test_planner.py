@@ -152,3 +152,41 @@ def test_text_that_the_server_does_not_vouch_for_never_enters_a_prompt(mark: dic
     assert own["text"].split(". ")[0] in prompt
     alone = Conversation().prompted().tried(3.0, "Make the defect more pronounced.")
     assert "banner" not in alone.did("knowledge_retrieval", {"passages": [smuggled]}).call().arguments["prompt"]
+
+
+def test_an_unchanged_photo_is_asked_for_again_with_a_stronger_defect() -> None:
+    nothing = {"error": "the editor returned the photo unchanged", "kind": "empty"}
+    talk = Conversation().prompted().did("image_gen", nothing, prompt=PROMPT, target_image=1)
+    assert "small and mild" in talk.call().arguments["prompt"]
+
+
+def test_a_declined_prompt_is_asked_for_again_in_milder_words() -> None:
+    severe = PROMPT.replace("faint", "severe")
+    declined = {"error": "blocked for safety", "kind": "refused"}
+    talk = Conversation().prompted().did("image_gen", declined, prompt=severe, target_image=1)
+    assert "small and pronounced" in talk.call().arguments["prompt"]
+
+
+def test_an_editor_that_always_declines_is_asked_as_often_as_images_are_allowed() -> None:
+    talk = Conversation().prompted()
+    for _ in range(TASK.max_images):
+        call = talk.call()
+        talk.did("image_gen", {"error": "blocked for safety", "kind": "refused"}, **call.arguments)
+    with pytest.raises(PolicyError, match="blocked for safety"):
+        talk.decide()
+
+
+def test_an_image_made_before_the_editor_declined_is_kept() -> None:
+    talk = Conversation().prompted().tried(5.0, "Make the defect more pronounced.")
+    for _ in range(TASK.max_images - 1):
+        call = talk.call()
+        if call.name == "knowledge_retrieval":
+            call = talk.did("knowledge_retrieval", {"passages": []}, **NAMES).call()
+        talk.did("image_gen", {"error": "blocked for safety", "kind": "refused"}, **call.arguments)
+    assert talk.call() == ToolCall("mask_gen", {"anomaly_image": 2})
+
+
+def test_a_refusal_that_no_wording_can_mend_ends_the_episode() -> None:
+    talk = Conversation().prompted().did("image_gen", {"error": "no trace to break"}, prompt=PROMPT, target_image=1)
+    with pytest.raises(PolicyError, match="no trace to break"):
+        talk.decide()

@@ -52,3 +52,10 @@ def test_a_sentence_is_inserted_once() -> None:
     once = insert(PROMPT, "It is dark.")
     assert insert(once, "It is dark.") == once
     assert once.index("It is dark.") < once.index("Everything else")
+
+
+def test_a_sentence_on_the_shape_is_not_taken_for_size_and_strength() -> None:
+    shaped = insert(
+        "Using the provided image, change only the plate to introduce a scratch.", "The defect is long and thin."
+    )
+    assert step(shaped, size=1).prompt.endswith("The defect is long and thin. The defect is medium-sized and moderate.")

@@ -15,11 +15,12 @@ from agent.task import StopReason
 
 
 class PolicyError(RuntimeError):
-    """The policy cannot go on; ``stop`` says how the episode is to be recorded."""
+    """The policy cannot go on; ``stop`` says how the episode is to be recorded, ``call`` what was paid all the same."""
 
-    def __init__(self, message: str, stop: StopReason = StopReason.POLICY_ERROR) -> None:
+    def __init__(self, message: str, stop: StopReason = StopReason.POLICY_ERROR, call: ModelCall | None = None) -> None:
         super().__init__(message)
         self.stop = stop
+        self.call = call
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,18 @@ class ModelCall:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One turn as text, and the model's call that wrote it (None for a policy without a model)."""
+    """One turn as text, and the model's call that wrote it (None for a policy without a model).
+
+    ``problem``: why the turn cannot be used, where the policy knows better than the text shows (cut off by a length
+    limit, refused, several calls at once); "" else. ``key`` names it in a recording; ``replayed``: it comes from there,
+    and what ``call`` says it cost was paid then.
+    """
 
     text: str
     call: ModelCall | None = None
+    problem: str = ""
+    key: str = ""
+    replayed: bool = False
 
 
 class Policy(Protocol):
@@ -68,7 +77,7 @@ class Policy(Protocol):
         return {"name": self.name}
 
     def max_cost_usd(self, messages: Sequence[Message]) -> float:
-        """The most that the next turn may cost."""
+        """The most that the next turn may cost; infinite where the price is not known."""
         return 0.0
 
     async def next_turn(self, messages: Sequence[Message], signatures: Sequence[dict[str, Any]]) -> Reply:

@@ -22,11 +22,16 @@ def picture_for_model(png: bytes, side: int = IMAGE_SIDE) -> bytes:
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     pixels = np.ascontiguousarray(pixels[:, :, :3], np.uint8)
-    scale = side / max(pixels.shape[:2])
-    if scale < 1:
-        size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    size = scaled_size(pixels.shape[1], pixels.shape[0], side)
+    if size != (pixels.shape[1], pixels.shape[0]):
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     ok, encoded = cv2.imencode(".png", pixels)
     if not ok:
         raise RuntimeError("PNG encoding failed")
     return encoded.tobytes()
+
+
+def scaled_size(width: int, height: int, side: int = IMAGE_SIDE) -> tuple[int, int]:
+    """Width and height in pixels of a picture as a model is shown it."""
+    scale = min(1.0, side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -15,6 +15,7 @@ from agent.policies import Policy, PolicyError, Reply
 from agent.policies.refine import Refinement, insert, move, refine, step
 from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, read_observation, render_turn
 from agent.task import StopReason, Task
+from agent.transport import MENDABLE
 
 KNOWLEDGE_BELOW = 6.0
 """Score (0-10) under which knowledge_retrieval is called, once per episode (NeedKR of Algorithm 1)."""
@@ -45,7 +46,7 @@ class Planner(Policy):
         self._task = task
 
     async def next_turn(self, messages: Sequence[Message], signatures: Sequence[dict[str, Any]] = ()) -> Reply:
-        """The next turn. Raises PolicyError where a tool refused, since nothing can be planned around it."""
+        """The next turn. Raises PolicyError where a tool refused and no other wording could change that."""
         return Reply(render_turn(self._decide(_history(messages))))
 
     def _decide(self, steps: list[tuple[ToolCall, dict[str, Any]]]) -> Turn:
@@ -58,9 +59,9 @@ class Planner(Policy):
             )
             return Turn(thought, ToolCall("prompt_gen", {"image": 1, **names}))
         call, payload = steps[-1]
-        if "error" in payload:
-            raise PolicyError(f"{call.name}: {payload['error']}", StopReason.TOOL_ERROR)
         attempts = _attempts(steps)
+        if "error" in payload:
+            return self._after_refusal(steps, attempts)
         if call.name == "prompt_gen":
             thought = f"The prompt names a place and a limited {payload['family']}. I edit the original photo with it."
             return _edit(thought, str(payload["prompt"]))
@@ -72,6 +73,26 @@ class Planner(Policy):
         if call.name == "knowledge_retrieval":
             return self._next_edit(attempts, payload)
         return self._answer(payload, attempts)
+
+    def _after_refusal(self, steps: list[tuple[ToolCall, dict[str, Any]]], attempts: list[Attempt]) -> Turn:
+        """Another wording where the editor declined or changed nothing; where none is left, the best image so far.
+
+        Raises PolicyError for every other refusal, and where there is no image at all.
+        """
+        call, payload = steps[-1]
+        edits = [str(call.arguments["prompt"]) for call, _ in steps if call.name == "image_gen"]
+        if call.name == "image_gen" and payload.get("kind") in MENDABLE:
+            if len(edits) < self._task.max_images and self._task.max_turns - len(steps) >= 4:
+                milder = step(edits[-1], severity=-1)
+                other = milder if payload["kind"] == "refused" and milder.prompt not in edits else None
+                refined = other or _something_else(edits[-1], self._task.item_name, set(edits))
+                thought = f'The editor says: "{_shorten(str(payload["error"]))}" In the prompt I change: '
+                return _edit(f"{thought}{'; '.join(refined.changes)}.", refined.prompt)
+            if attempts:
+                best = _best(attempts)
+                thought = f"The editor makes no further image. Image {best.index} is the best; I find its mask."
+                return Turn(thought, ToolCall("mask_gen", {"anomaly_image": best.index}))
+        raise PolicyError(f"{call.name}: {payload['error']}", StopReason.TOOL_ERROR)
 
     def _after_review(
         self, steps: list[tuple[ToolCall, dict[str, Any]]], attempts: list[Attempt], names: dict[str, str]

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 SIZES = ("tiny", "small", "medium-sized", "large", "very large")
 SEVERITIES = ("faint", "mild", "moderate", "pronounced", "severe")
 
-_STRENGTH = re.compile(r"(?P<head>[Tt]he defect is )(?P<size>[a-z -]+?) and (?P<severity>[a-z]+)\b")
+_STRENGTH = re.compile(
+    rf"(?P<head>[Tt]he defect is )(?P<size>{'|'.join(SIZES)}) and (?P<severity>{'|'.join(SEVERITIES)})\b"
+)
 _PLACE = re.compile(
     r"(?P<head>\AUsing the provided image, change only )(?P<place>.+?)(?P<tail> to introduce )", re.DOTALL
 )
@@ -35,7 +37,7 @@ def step(prompt: str, size: int = 0, severity: int = 0) -> Refinement:
     Where the prompt does not hold the sentence "The defect is SIZE and SEVERITY" it is added.
     """
     match = _STRENGTH.search(prompt)
-    if match is None or match["size"] not in SIZES or match["severity"] not in SEVERITIES:
+    if match is None:
         prompt = insert(prompt, "The defect is small and moderate.")
         match = _STRENGTH.search(prompt)
         assert match is not None

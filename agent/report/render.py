@@ -19,7 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from agent.report.pictures import Album
-from agent.report.summary import judge, read_attempts, read_facts, read_mask
+from agent.report.summary import judge, read_attempts, read_facts, read_ledger, read_mask
 from agent.report.turns import pretty, read_conversation
 from agent.session import LOG_NAME, Session, SessionError, read_session, write_atomic
 
@@ -63,6 +63,7 @@ def render_report(session: Session, result: dict[str, Any] | None = None) -> str
         start=max(6, round(100 * album.left_edge(mask)) - 8) if mask else 50,
         mask_facts=mask_facts,
         attempts=attempts,
+        ledger=read_ledger(session),
         chosen=chosen,
         system=system,
         entries=entries,

@@ -147,6 +147,12 @@ def read_facts(session: Session, result: dict[str, Any]) -> list[tuple[str, str]
     return [(label, str(value)) for label, value in facts if value not in (None, "")]
 
 
+def read_ledger(session: Session) -> dict[str, dict[str, Any]]:
+    """Calls, seconds and US dollars by tool, as the session's end gives them; empty where it has none."""
+    given = (session.end or {}).get("ledger")
+    return given if isinstance(given, dict) else {}
+
+
 def _backends(session: Session, result: dict[str, Any]) -> dict[str, str]:
     """Backend by tool, from result.json or else from what the tools said."""
     given = result.get("backends")

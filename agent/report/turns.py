@@ -27,6 +27,7 @@ class Call:
     payload: dict[str, Any] = field(default_factory=dict)
     seconds: float | None = None
     cost_usd: float | None = None
+    replayed: bool = False
     error: str = ""
     observation: str = ""
     """What the policy was shown, pretty-printed where it is JSON."""
@@ -125,6 +126,7 @@ def _finish(album: Album, call: Call, event: dict[str, Any]) -> None:
     call.bound = event.get("bound") or call.bound
     call.payload = event.get("payload") or {}
     call.seconds, call.cost_usd = event.get("seconds"), event.get("cost_usd")
+    call.replayed = bool(event.get("replayed"))
     if not call.ok:
         parts = (event.get("error_class"), event.get("error"))
         call.error = ": ".join(str(part) for part in parts if part) or "the tool failed and gave no reason"

@@ -11,7 +11,7 @@ from mcp_servers.image_gen.costs import most_of, price_problem
 from mcp_servers.image_gen.editor import Editor
 from mcp_servers.image_gen.gemini import GeminiEditor
 from mcp_servers.image_gen.local import MODEL
-from mcp_servers.image_gen.openai import OpenAIEditor
+from mcp_servers.image_gen.openai import OpenAIEditor, is_vendor
 from mcp_servers.image_gen.workflow import WorkflowError
 from mcp_servers.image_gen.xai import XaiEditor
 from mcp_servers.remote import problem_of
@@ -36,7 +36,7 @@ def facts_and_editor(choice: BackendChoice) -> tuple[BackendFacts, Editor | None
     editor = EDITORS[choice.name](choice)
     problem = problem_of(choice.name, "editor", choice) or price_problem(editor.model)
     free = choice.name == "openai" and is_plain(choice.base_url)
-    if choice.name == "openai" and not editor.takes_region and not choice.model and not problem:
+    if choice.name == "openai" and not is_vendor(choice.base_url) and not choice.model and not problem:
         problem = f"{editor.service}: name the model that it serves with --editor-model"
     facts = BackendFacts(
         name=choice.name,

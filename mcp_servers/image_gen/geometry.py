@@ -40,11 +40,6 @@ class Frame:
         """(width, height) of the padded photo before scaling."""
         return self.width + self.left + self.right, self.height + self.top + self.bottom
 
-    @property
-    def coarser(self) -> float:
-        """How many photo pixels one pixel of the editor covers; below 1 where the editor's are finer."""
-        return self.padded[0] / self.size[0]
-
     def enter(self, photo: Image) -> Image:
         """The photo (H, W, 3) as the editor gets it."""
         return resized(self._pad(photo), self.size)

@@ -74,7 +74,7 @@ class OpenAIEditor:
         if self.model.startswith(FAITHFUL):
             options["input_fidelity"] = "high"
         if request.region is not None:
-            options["mask"] = ("mask.png", cutout_png(request.photo, request.region), "image/png")
+            options["mask"] = ("mask.png", cutout_png(request.region), "image/png")
         return options
 
     def read(self, response: ImagesResponse) -> tuple[bytes, float | None]:

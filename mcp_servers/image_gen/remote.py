@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from mcp_types import CallToolResult
 
-from mcp_servers.calls import compute, tell
+from mcp_servers.calls import tell
 from mcp_servers.errors import BackendError, ToolInputError
 from mcp_servers.image_gen.composite_back import Isolated, isolate
 from mcp_servers.image_gen.editor import Edited, Editor, EditRequest
@@ -26,6 +26,7 @@ from mcp_servers.image_gen.wish import Wish
 from mcp_servers.images import Photo
 from mcp_servers.serving import image_result
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 from mcp_servers.vision.types import Mask
 
 COARSE = 1.5

@@ -9,13 +9,13 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from mcp_servers.backends import BackendChoice, ToolSpec
-from mcp_servers.calls import compute
 from mcp_servers.image_gen.backends import NAMES, facts_and_editor
 from mcp_servers.image_gen.local_edit import edit_locally
 from mcp_servers.image_gen.remote import edit_remotely
 from mcp_servers.image_gen.wish import Wish
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 
 INSTRUCTIONS = "Edits a photo of a good part so that it shows one defect, as an editing prompt describes it."
 

@@ -13,7 +13,7 @@ from mcp_servers.image_gen.pictures import data_uri, from_base64
 from mcp_servers.remote import ask, key_of
 from mcp_servers.remote.access import service_of
 from mcp_servers.remote.errors import unreadable
-from mcp_servers.remote.xai import client
+from mcp_servers.remote.xai import cancellable, client
 
 MODEL = "grok-imagine-image"
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9", "1:2", "2:1", "9:19.5", "19.5:9", "9:20", "20:9")
@@ -41,13 +41,15 @@ class XaiEditor:
 
             async def send() -> tuple[bytes, float | None]:
                 try:
-                    response = await xai.image.sample(
-                        request.prompt,
-                        model=self.model,
-                        image_url=picture,
-                        image_format="base64",
-                        aspect_ratio=ratio,
-                        resolution="1k",
+                    response = await cancellable(
+                        xai.image.sample(
+                            request.prompt,
+                            model=self.model,
+                            image_url=picture,
+                            image_format="base64",
+                            aspect_ratio=ratio,
+                            resolution="1k",
+                        )
                     )
                 except IndexError as error:  # how the SDK says that there is no picture
                     text = f"{self.service} returned no picture: word the defect differently"

@@ -12,13 +12,13 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import Field
 
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
-from mcp_servers.calls import compute
 from mcp_servers.fingerprint import local_version
 from mcp_servers.knowledge_retrieval import folder, google
 from mcp_servers.knowledge_retrieval.local import retrieve
 from mcp_servers.knowledge_retrieval.result import Retrieval
 from mcp_servers.serving import make_tool
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 from mcp_servers.vlm import parts_of
 
 INSTRUCTIONS = "Looks up how a defect looks on an object, where it occurs and what betrays a fake."

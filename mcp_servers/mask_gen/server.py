@@ -10,10 +10,10 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
-from mcp_servers.fingerprint import local_version
+from mcp_servers.backends import BackendChoice, ToolSpec
 from mcp_servers.images import Photo, jpeg_preview
-from mcp_servers.mask_gen.local import find_mask, widened
+from mcp_servers.mask_gen.local import widened
+from mcp_servers.mask_gen.maskers import BACKENDS, masker_for
 from mcp_servers.mask_gen.overlay import draw_overlay
 from mcp_servers.serving import IMAGE_ARGUMENT, image_result, make_tool, text_result
 from mcp_servers.store import Store, same_scale_views
@@ -21,11 +21,10 @@ from mcp_servers.store import Store, same_scale_views
 INSTRUCTIONS = "Finds the pixel mask of the defect by comparing the synthesized image with its original."
 MAX_BOXES = 32
 
-_BACKEND = BackendFacts(version=local_version("mask_gen"))
-
 
 def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     """The mask_gen tool over ``store``."""
+    masker = masker_for(choice)
 
     def mask_gen(
         anomaly_image: Annotated[str, Field(description="the image with the defect: " + IMAGE_ARGUMENT)],
@@ -43,7 +42,7 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         anomaly_handle, anomaly = store.resolve(anomaly_image)
         normal_handle, normal = store.resolve(normal_image)
         normal_view, anomaly_view = same_scale_views(normal, anomaly)
-        result = find_mask(normal_view, anomaly_view)
+        result = masker.find(normal_view, anomaly_view)
         facts = {
             "found": result.found,
             "mask": None,
@@ -56,9 +55,12 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
             "note": result.note,
             "anomaly_image": anomaly_handle,
             "normal_image": normal_handle,
-            "backend": "local",
+            "backend": masker.backend.name,
+            "model": masker.backend.model,
             "cost_usd": 0.0,
         }
+        if result.agreement is not None:
+            facts["agreement"] = round(result.agreement, 3)
         if not result.found:
             return text_result(facts | {"seconds": round(time.perf_counter() - started, 3)})
         label = widened(result.mask, margin)
@@ -67,7 +69,8 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
         facts |= {"mask": mask, "seconds": round(time.perf_counter() - started, 3)}
         return image_result(facts, preview, mask, "Defect mask")
 
-    return [make_tool(mask_gen, title="Find the defect's mask", read_only=False, structured=False, backend=_BACKEND)]
+    title = "Find the defect's mask"
+    return [make_tool(mask_gen, title=title, read_only=False, structured=False, backend=masker.backend)]
 
 
-SPEC = ToolSpec("mask_gen", role="masker", backends=("local",), build=tools)
+SPEC = ToolSpec("mask_gen", role="masker", backends=BACKENDS, build=tools)

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +20,7 @@ from mcp_servers.knowledge import catalogue
 from mcp_servers.knowledge.catalogue import UnknownAnomalyType
 from mcp_servers.prompt_gen.local import PromptResult
 from mcp_servers.prompt_gen.wording import CLOSING
+from mcp_servers.threads import compute
 from mcp_servers.vlm import Answer, Question, ReplyError, ask_for, picture_of, schema_of
 from mcp_servers.vlm.reading import read_as
 from mcp_servers.vlm.services import service_for
@@ -99,7 +99,7 @@ async def write_prompt(
     catalogue.check_name("item_name", item_name)
     catalogue.check_name("anomaly_type", anomaly_type)
     known = _look_up(item_name, anomaly_type)
-    picture = await anyio.to_thread.run_sync(picture_of, rgb)
+    picture = await compute(picture_of, rgb)
     question = Question(
         name="editing_prompt",
         rules=RULES,

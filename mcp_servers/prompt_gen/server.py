@@ -9,12 +9,12 @@ from mcp.server.mcpserver.tools import Tool
 from pydantic import BaseModel, Field
 
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
-from mcp_servers.calls import compute
 from mcp_servers.fingerprint import local_version
 from mcp_servers.prompt_gen.local import generate_prompt
 from mcp_servers.prompt_gen.model import PICTURES, write_prompt
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 from mcp_servers.vlm import Answer, facts_of
 from mcp_servers.vlm.choosing import notes_on_price
 

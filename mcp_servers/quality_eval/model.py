@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from typing import Annotated, Literal
 
-import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,6 +18,7 @@ from mcp_servers.knowledge.families import DefectProfile
 from mcp_servers.quality_eval.advice import ADVICE, contradiction, written
 from mcp_servers.quality_eval.closeup import pictures_of
 from mcp_servers.quality_eval.local.verdict import Verdict
+from mcp_servers.threads import compute
 from mcp_servers.vlm import Answer, Question, ReplyError, ask_for, schema_of
 from mcp_servers.vlm.reading import read_as
 from mcp_servers.vlm.services import service_for
@@ -83,7 +83,7 @@ async def judge(
         name="judgement",
         rules=RULES,
         text=_task(item_name, anomaly_type, profile),
-        pictures=await anyio.to_thread.run_sync(pictures_of, normal, anomaly),
+        pictures=await compute(pictures_of, normal, anomaly),
         schema=schema_of(Judgement),
     )
     return await ask_for(service_for(choice), question, lambda text: read_verdict(text, threshold))

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mcp_servers.backends import BackendChoice
-from mcp_servers.calls import compute
 from mcp_servers.errors import BackendError
 from mcp_servers.knowledge.catalogue import UnknownAnomalyType, check_name, profile_for
 from mcp_servers.knowledge.families import DefectProfile
@@ -23,6 +22,7 @@ from mcp_servers.quality_eval.advice import joined
 from mcp_servers.quality_eval.local import evaluate
 from mcp_servers.quality_eval.local.verdict import Verdict
 from mcp_servers.quality_eval.model import judge
+from mcp_servers.threads import compute
 from mcp_servers.vlm import Answer, parts_of
 from mcp_servers.vlm.choosing import notes_on_price
 

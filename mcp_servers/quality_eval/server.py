@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
-from mcp_servers.calls import compute
 from mcp_servers.fingerprint import local_version
 from mcp_servers.quality_eval.model import PICTURES
 from mcp_servers.quality_eval.panel import rule
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store, same_scale_views
+from mcp_servers.threads import compute
 from mcp_servers.vlm import facts_of
 
 INSTRUCTIONS = "Judges a synthesized defect: scores for location and quality, and a review that says what to change."

@@ -52,7 +52,10 @@ def fault_of(error: Exception, service: str, secrets: Iterable[str] = ()) -> Fau
     if status is not None:
         return from_status(status, said, service, _wait(error))
     if isinstance(error, TimeoutError) or "Timeout" in name:
-        return Fault(FailureKind.TIMEOUT, f"{service} gave no answer in time: try again later, or raise the timeout")
+        return Fault(
+            FailureKind.TIMEOUT,
+            f"{service} gave no answer in time: try again later, or raise ANOMALY_AGENT_..._TIMEOUT",
+        )
     if module == "json" or name in UNREADABLE:
         return unreadable(service)
     if module in ("openai", "httpx", "httpx2", "google", "grpc") or isinstance(error, OSError):

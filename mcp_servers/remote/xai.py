@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from mcp_servers.backends import BackendChoice
@@ -10,6 +12,8 @@ from mcp_servers.remote.access import NO_KEY, is_plain, key_of
 
 if TYPE_CHECKING:
     from xai_sdk import AsyncClient
+
+T = TypeVar("T")
 
 HOST = "api.x.ai"
 LARGEST = 64 * 2**20
@@ -32,3 +36,17 @@ def client(choice: BackendChoice) -> AsyncClient:
             ("grpc.max_receive_message_length", LARGEST),
         ],
     )
+
+
+async def cancellable(call: Coroutine[Any, Any, T]) -> T:
+    """The result of a gRPC call that a time limit or a client may cancel.
+
+    gRPC answers a cancellation with one of its own, which anyio's scopes do not take for theirs; so the call runs in a
+    task of its own, and the waiting is what is cancelled.
+    """
+    task = asyncio.ensure_future(call)
+    try:
+        await asyncio.wait({task})
+    finally:
+        task.cancel()
+    return task.result()

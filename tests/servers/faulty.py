@@ -1,6 +1,6 @@
-"""The real tool suite with one fault: ``python faulty.py dies|hangs|garbage|crashes|strict FOLDER``.
+"""The real tool suite with one fault: ``python faulty.py dies|hangs|garbage|crashes|unready|strict FOLDER``.
 
-The first four are image_gen's; "strict" is a quality_eval that is never content.
+The first five are image_gen's; "strict" is a quality_eval that is never content.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def faulty_tools(store: Store, choice: BackendChoice) -> list[Any]:
             raise RuntimeError("secret detail /etc/shadow")
         return CallToolResult(content=[TextContent(type="text", text="this is not JSON")])
 
-    return [make_tool(image_gen, title="Edit", read_only=False, structured=False, backend=BackendFacts())]
+    facts = BackendFacts(problem="there is no key: set SOME_API_KEY" if FAULT == "unready" else "")
+    return [make_tool(image_gen, title="Edit", read_only=False, structured=False, backend=facts)]
 
 
 def strict_tools(store: Store, choice: BackendChoice) -> list[Any]:

@@ -17,7 +17,7 @@ from mcp_servers.vision.memo import remember
 from mcp_servers.vision.pixels import differs
 from mcp_servers.vision.types import Image
 
-__all__ = ["MaskResult", "find_mask", "widened"]
+__all__ = ["MaskResult", "check_pair", "find_mask", "widened"]
 
 
 def find_mask(normal: Image, anomaly: Image) -> MaskResult:
@@ -27,6 +27,12 @@ def find_mask(normal: Image, anomaly: Image) -> MaskResult:
     pairs are kept and shared (the judge asks before mask_gen does), so ``mask`` is read-only.
     Raises ValueError, with the cure, where the photos cannot be compared.
     """
+    check_pair(normal, anomaly)
+    return _compare(normal, anomaly)
+
+
+def check_pair(normal: Image, anomaly: Image) -> None:
+    """Raises ValueError, with the cure, unless both are (H, W, 3) uint8 of one size, at least 32 x 32 pixels."""
     for name, picture in (("normal", normal), ("anomaly", anomaly)):
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             raise ValueError(
@@ -39,7 +45,6 @@ def find_mask(normal: Image, anomaly: Image) -> MaskResult:
             f"The images differ in size ({normal.shape[1]} x {normal.shape[0]} and "
             f"{anomaly.shape[1]} x {anomaly.shape[0]} px): resize the anomaly image to the normal one's size."
         )
-    return _compare(normal, anomaly)
 
 
 @remember(4)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from mcp_servers.mask_gen.local.alike import ALIKE, agreement
 from mcp_servers.mask_gen.local.register import Affine, align, match, warp
-from mcp_servers.mask_gen.local.result import MaskResult, found, nothing
+from mcp_servers.mask_gen.local.result import MaskResult, different, found, nothing
 from mcp_servers.mask_gen.local.shape import hysteresis, lab_of, visible
 from mcp_servers.vision.pixels import length
 from mcp_servers.vision.types import Field, Image, Mask
@@ -40,7 +41,8 @@ class Comparison:
 
     ``affine``: (2, 3), pixels of the normal copy to pixels of the edited one. ``normal``, ``anomaly``: the matched
     pictures (h, w, 3), float32 Lab. ``valid``: (h, w), what the edited photo shows at all. ``mask``: (h, w), what
-    changed; ``peak``: its evidence (1 = just enough); ``strongest``: the largest difference (dE).
+    changed; ``peak``: its evidence (1 = just enough); ``strongest``: the largest difference (dE). ``alike``: how
+    far the two show the same piece (see `agreement`).
     """
 
     scale: float
@@ -48,6 +50,7 @@ class Comparison:
     normal: Field
     anomaly: Field
     valid: Mask
+    alike: float
     mask: Mask
     peak: float
     strongest: float
@@ -74,18 +77,22 @@ def compare(normal: Image, anomaly: Image) -> Comparison:
     valid &= inside(affine, (h, w))
     rgb_n, rgb_a = match(normal, warp(anomaly, affine), valid)
     lab_n, lab_a = lab_of(rgb_n), lab_of(rgb_a)
-    return Comparison(scale, affine, lab_n, lab_a, valid, *changed(lab_n, lab_a, valid))
+    alike = agreement(rgb_n, rgb_a)
+    return Comparison(scale, affine, lab_n, lab_a, valid, alike, *changed(lab_n, lab_a, valid))
 
 
 def find_registered(normal: Image, anomaly: Image) -> MaskResult:
     """Find the defect in an edited photo of which no pixel can be trusted to be unchanged.
 
-    Registration, sharpness and colour match (register.py); local RMS colour difference at three scales, each
-    against the level expected at that local gradient; robust z-score; hysteresis; the visible part of what
-    remains. Works on copies of at most ``WORK`` px; the mask is returned at full size.
+    Registration, sharpness and colour match (register.py); a check that it is the same photo (alike.py); local RMS
+    colour difference at three scales, each against the level expected at that local gradient; robust z-score;
+    hysteresis; the visible part of what remains. Works on copies of at most ``WORK`` px; the mask is returned at
+    full size.
     """
     height, width = normal.shape[:2]
     seen = compare(normal, anomaly)
+    if seen.alike < ALIKE:
+        return different((height, width), seen.alike, seen.shift)
     if not seen.mask.any():
         why = f"after aligning and colour matching, the strongest change is {seen.strongest:.1f} dE, as anywhere else"
         return nothing((height, width), float(np.clip(1 - 0.7 * seen.peak, 0.1, 0.95)), "registered", seen.shift, why)

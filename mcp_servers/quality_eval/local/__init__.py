@@ -56,7 +56,7 @@ def evaluate(
             score=0.0,
             location_score=0.0,
             quality_score=0.0,
-            review=f"Introduce a visible defect. {found.note}",
+            review=f"{'Introduce a visible defect' if found.same else 'Edit the original photo'}. {found.note}",
             passed=threshold <= 0,
             measurements={"changed": 0.0, "mask_confidence": found.confidence},
         )

@@ -1,0 +1,110 @@
+"""The README.md of a trained folder: what it is, what it was trained on and how, and what was measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from agent.chat_template import template_hash
+from training.config import SftConfig
+
+PACKAGES = ("anomaly-agent", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def model_card(config: SftConfig, data: Mapping[str, Any], figures: Mapping[str, float], base_card: str) -> str:
+    """The card's text. ``figures``: what was measured last, by name; ``base_card``: the base model's README."""
+    licence = licence_of(base_card)
+    measured = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items())
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in data["examples"].items())
+    left_out = ", ".join(f"{reason} ({count})" for reason, count in data["left_out"].items()) or "none"
+    versions = ", ".join(f"{name} {number}" for name, number in installed().items())
+    method = f"LoRA, rank {config.lora.rank}, merged into the weights" if config.lora else "all weights that train"
+    settings = json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2)
+    name = config.output.name
+    return f"""\
+---
+license: {licence or "other"}
+base_model: {config.model.path}
+pipeline_tag: image-text-to-text
+library_name: transformers
+tags: [anomaly-agent, sft]
+---
+
+# {name}: a policy for AnomalyAgent
+
+`{config.model.path}` after supervised fine-tuning on recorded sessions of AnomalyAgent: it turns a photo of a good
+part into a realistic defective one by calling five tools, one a turn.
+
+```sh
+vllm serve .          # or, also on a CPU: python -m training.serve .
+python -m agent.run photo.png --item bottle --anomaly scratch --policy openai --base-url http://127.0.0.1:8000/v1 \\
+    --model MODEL --image-side {config.model.image_side}
+```
+
+Serve it with the chat template in this folder: it is append-only, the base model's own is not.
+
+## Training
+
+- Method: {method}; vision encoder {"frozen" if config.model.freeze_vision else "trained"}, projector and language
+  model trained; loss on the assistant's turns alone.
+- Sessions: {counts}; {data["photos"]} photos; {data["constructed"]} constructed from real defects; longest
+  {data["longest_tokens"]} tokens. Left out: {left_out}; too long: {data["too_long"]}.
+- Chat template: SHA-256 `{template_hash()[:16]}…`; protocol: {", ".join(h[:16] + "…" for h in data["protocol_hashes"])}
+- Software: {versions}; Python {sys.version.split()[0]}; code {commit() or "without a git commit"}
+
+| figure | value |
+|---|---|
+{measured}
+
+`eval_` figures are of held-out photos; its shares are of episodes that the agent really ran, greedily.
+
+## Licence
+
+{f"The base model's: {licence}." if licence else "The base model's, which it does not name in its folder: look there."}
+What the sessions' photos allow applies too.
+
+## Configuration
+
+```json
+{settings}
+```
+"""
+
+
+def licence_of(card: str) -> str:
+    """The licence that a model card's front matter names; "" where it names none."""
+    front = re.match(r"---\n(.*?)\n---", card, re.DOTALL)
+    found = re.search(r"^license:\s*([\w.-]+)\s*$", front[1], re.MULTILINE) if front else None
+    return found[1] if found else ""
+
+
+def installed() -> dict[str, str]:
+    """Versions of the packages that took part."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The code's git commit, with "+changes" where the working tree differs; "" where there is none."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head + ("+changes" if head and _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,80 @@
+"""Conversations as a model's token ids and pixels, piece by piece.
+
+The chat template renders each message by itself, so a conversation can be encoded as it grows: what was sampled stays
+as it was sampled, and only new messages are tokenized (token in, token out). An image is shown as ``picture_for_model``
+makes it, and every piece is checked: as many image tokens as the vision encoder will give features, or an error.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from agent.chat_template import template_messages
+from agent.policies.pictures import IMAGE_SIDE, picture_for_model
+from agent.protocol import Message
+
+if TYPE_CHECKING:
+    import torch
+
+
+class EncodingError(ValueError):
+    """A conversation that cannot be encoded without altering it; the message says what is wrong."""
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Token ids, and for each image its patches (n, channels * pixels; float32) and grid (frames, rows, columns)."""
+
+    ids: list[int] = field(default_factory=list)
+    patches: list[torch.Tensor] = field(default_factory=list)
+    grids: list[tuple[int, int, int]] = field(default_factory=list)
+
+    def __add__(self, other: Encoded) -> Encoded:
+        return Encoded(self.ids + other.ids, self.patches + other.patches, self.grids + other.grids)
+
+
+class Encoder:
+    """Encodes with a Qwen3-VL processor that carries the project's chat template."""
+
+    def __init__(self, processor: Any, image_side: int = IMAGE_SIDE) -> None:
+        self.processor = processor
+        self.image_side = image_side
+
+    def encode(self, messages: Sequence[Message], *, after_turn: bool = False, generate: bool = True) -> Encoded:
+        """A piece of a conversation; ``generate`` ends it with the generation prompt.
+
+        ``after_turn``: the piece follows a sampled turn that ended in the end-of-turn token, whose line break is
+        still to come. Raises EncodingError.
+        """
+        import torch
+        from PIL import Image
+
+        text = self.processor.apply_chat_template(template_messages(messages), add_generation_prompt=generate)
+        shown = [picture_for_model(image.png, self.image_side) for message in messages for image in message.images]
+        images = [Image.open(io.BytesIO(png)).convert("RGB") for png in shown]
+        try:
+            out = self.processor(text=["\n" + text if after_turn else text], images=[images] if images else None)
+        except ValueError as error:
+            raise EncodingError(f"the conversation cannot be encoded: {error}") from error
+        ids = [int(token) for token in out["input_ids"][0]]
+        grids = [(int(t), int(h), int(w)) for t, h, w in out["image_grid_thw"]] if images else []
+        check_image_tokens(ids, grids, self.processor)
+        patches = []
+        if images:
+            pixels = torch.as_tensor(out["pixel_values"])
+            patches = list(torch.split(pixels, [t * h * w for t, h, w in grids]))
+        return Encoded(ids, patches, grids)
+
+
+def check_image_tokens(ids: Sequence[int], grids: Sequence[Sequence[int]], processor: Any) -> None:
+    """Raise EncodingError unless the ids hold one image token for every feature of the images."""
+    merged = processor.image_processor.merge_size**2
+    features = sum(int(t) * int(h) * int(w) // merged for t, h, w in grids)
+    tokens = sum(token == processor.image_token_id for token in ids)
+    if tokens != features:
+        raise EncodingError(
+            f"{tokens} image tokens for {features} image features: does a text hold {processor.image_token}?"
+        )

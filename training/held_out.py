@@ -1,0 +1,169 @@
+"""What a policy is worth on tasks it was not trained on: the agent really runs them, through its own loop and tools.
+
+SFT measures with it while it trains; as a command it measures any trained folder:
+
+    python -m training.held_out MODEL SESSIONS [--episodes 16] [--image-side 768] [--json]
+
+The tasks are those of the given sessions, their photos the recorded originals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import anyio
+
+from agent.episode import Episode
+from agent.loop import run_episode
+from agent.policies.pictures import IMAGE_SIDE
+from agent.session import SessionWriter
+from agent.task import StopReason, Task
+from agent.toolbox import Toolbox, ToolboxError, builtin_server
+from training.config import ConfigError, ModelSection
+from training.data import read_examples
+from training.encoding import Encoder
+from training.examples import DataError, Example
+from training.generation import Sampling
+from training.local_policy import Batcher, LocalPolicy
+
+AT_ONCE = 8
+"""Episodes that run side by side, and so the most turns of one generated batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What held-out episodes came to. Shares are of the episodes that no tool's failure ended.
+
+    ``valid_share``: every turn could be read and the answer agreed with what had happened. ``answered_share``: ended
+    in an answer. ``mean_score`` (0-10) is of the final images that were judged, None where there is none.
+    """
+
+    episodes: int
+    tool_failures: int
+    valid_share: float
+    answered_share: float
+    passed_share: float
+    mean_score: float | None
+    mean_turns: float
+
+    def figures(self) -> dict[str, float]:
+        """The shares and means as a trainer logs them."""
+        named = asdict(self)
+        return {name: float(value) for name, value in named.items() if name != "episodes" and value is not None}
+
+
+def tasks_of(examples: Sequence[Example], episodes: int, max_turns: int = 12) -> list[Task]:
+    """Tasks of examples, at most ``episodes``: each photo once, then each again where there are too few.
+
+    The region of interest, which may be a file of its own, is left out.
+    """
+    seen: set[str] = set()
+    first: list[Example] = []
+    more: list[Example] = []
+    for example in examples:
+        (more if example.original_sha256 in seen else first).append(example)
+        seen.add(example.original_sha256)
+    return [
+        Task(
+            image=str(example.pictures[0].path.resolve()),
+            item_name=str(example.task["item_name"]),
+            anomaly_type=str(example.task["anomaly_type"]),
+            seed=int(example.task.get("seed", 0)),
+            threshold=float(example.task.get("threshold", 7.0)),
+            max_images=int(example.task.get("max_images", 3)),
+            max_turns=max_turns,
+        )
+        for example in (first + more)[:episodes]
+    ]
+
+
+def measure(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str = "local") -> HeldOut:
+    """Run the tasks and record their sessions in ``folder``, which must not hold any.
+
+    Raises ToolboxError where no episode could be run for want of tools, SessionError or OSError of the log.
+    """
+    episodes = anyio.run(_run_all, batcher, tasks, folder, label)
+    ran = [episode for episode in episodes if episode.stop_reason is not StopReason.TOOL_ERROR]
+    if not ran:
+        raise ToolboxError(f"no held-out episode could be run: {episodes[0].error}")
+    scores = [
+        float(final.evaluation["score"]) for e in ran if (final := e.final) is not None and final.evaluation is not None
+    ]
+    answered = [episode for episode in ran if episode.stop_reason is StopReason.ANSWERED]
+    passed = [e for e in answered if (f := e.final) is not None and f.evaluation and f.evaluation["passed"] and e.mask]
+    return HeldOut(
+        episodes=len(ran),
+        tool_failures=len(episodes) - len(ran),
+        valid_share=sum(not e.repairs for e in answered) / len(ran),
+        answered_share=len(answered) / len(ran),
+        passed_share=len(passed) / len(ran),
+        mean_score=fmean(scores) if scores else None,
+        mean_turns=fmean(episode.turns for episode in ran),
+    )
+
+
+async def _run_all(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str) -> list[Episode]:
+    photos = sorted({Path(task.image).parent for task in tasks})
+    episodes = [Episode(task) for task in tasks]
+    limit = anyio.CapacityLimiter(AT_ONCE)
+
+    async def run(number: int, toolbox: Toolbox) -> None:
+        async with limit:
+            with SessionWriter(folder / f"{number:03d}") as session:
+                policy = LocalPolicy(batcher, label)
+                await run_episode(tasks[number], policy, toolbox, session, episode=episodes[number])
+
+    async with Toolbox([builtin_server(photos)]) as toolbox, anyio.create_task_group() as group:
+        for number in range(len(tasks)):
+            group.start_soon(run, number, toolbox)
+    return episodes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m training.held_out", description="Measure a trained policy.")
+    parser.add_argument("model", metavar="MODEL", help="folder that training left")
+    parser.add_argument("sessions", nargs="+", metavar="SESSIONS", help="sessions whose tasks are run")
+    parser.add_argument("--episodes", type=int, default=16, metavar="N", help="how many (default 16)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (default): the likeliest token")
+    parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of one turn (default 1024)")
+    parser.add_argument("--image-side", type=int, default=IMAGE_SIDE, metavar="PX", help="as in training")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16", help="default bfloat16")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the episodes' sessions")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a summary")
+    options = parser.parse_args(argv)
+    try:
+        result = _measure_folder(options)
+    except (ConfigError, DataError, ToolboxError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    shown = json.dumps(asdict(result), indent=2)
+    print(shown if options.json else "\n".join(f"{name}: {value}" for name, value in asdict(result).items()))
+    return 0
+
+
+def _measure_folder(options: argparse.Namespace) -> HeldOut:
+    import torch
+
+    from training.model import load_model, load_processor
+
+    section = ModelSection(path=options.model, dtype=options.dtype, image_side=options.image_side)
+    tasks = tasks_of(read_examples(options.sessions), options.episodes)
+    if not tasks:
+        raise DataError("no task to run: name sessions that ended in an answer")
+    processor = load_processor(section)
+    model: Any = load_model(section).to("cuda" if torch.cuda.is_available() else "cpu")
+    sampling = replace(Sampling(), temperature=options.temperature, max_new_tokens=options.max_new_tokens)
+    batcher = Batcher(model, Encoder(processor, options.image_side), sampling, AT_ONCE)
+    return measure(batcher, tasks, options.out, Path(options.model).name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

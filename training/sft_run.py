@@ -1,0 +1,260 @@
+"""One supervised fine-tuning, from a checked configuration to the folder that servers load."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from training.card import model_card
+from training.collate import EpisodeCollator
+from training.config import ConfigError, SftConfig
+from training.curves import plot
+from training.encoding import Encoder
+from training.generation import Sampling
+from training.handover import RESPONSE_TEMPLATE, merge_adapter, set_generation, write_folder, write_processor
+from training.held_out import AT_ONCE, measure
+from training.local_policy import Batcher
+from training.model import load_model, load_processor, lora_config, parameter_counts
+from training.sft_data import TOKENS, Prepared, load, prepare
+
+BEGINNINGS = frozenset(
+    {"checkpoints", "config.json", "data", "data.json", "held_out.json", "tensorboard", "tokens.json"}
+)
+"""What a training that never came to a checkpoint leaves in its output folder; it may be started again there."""
+
+logger = logging.getLogger("training")
+
+
+def run(config: SftConfig, resume: bool) -> dict[str, float]:
+    """Train, measure and hand over; the last figures. Raises ConfigError, DataError, EncodingError, ToolboxError or
+    OSError.
+    """
+    import torch
+    from accelerate import PartialState
+
+    output = config.output
+    checkpoint = _checkpoint(output, resume)
+    if resume:
+        _same_training(config, output)
+    state = PartialState()
+    _check_launch(config, str(state.distributed_type.value))
+    state.wait_for_everyone()
+    processor = load_processor(config.model)
+    if state.is_main_process and not resume:
+        shutil.rmtree(output, ignore_errors=True)  # what a start that failed has left
+        prepare(config.data, config.held_out, processor, config.model.image_side, output, config.train.seed)
+        (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    state.wait_for_everyone()
+    trainer = trainer_of(config, processor, load(output))
+    trains, total = parameter_counts(trainer.model)
+    logger.info("%d of %d weights train on %d sessions", trains, total, len(trainer.train_dataset))
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            "the GPU's memory does not suffice: lower train.batch_size, model.image_side or data.max_tokens, or add a "
+            "[lora] section"
+        ) from error
+    history = trainer.state.log_history
+    measured = max((entry["step"] for entry in history if "eval_loss" in entry), default=-1)
+    if trainer.eval_dataset is not None and measured < trainer.state.global_step:
+        trainer.evaluate()
+    hand_over(config, trainer, processor, load(output).facts)
+    return last_figures(trainer.state.log_history)
+
+
+def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
+    """TRL's trainer over the data, which also runs the held-out episodes whenever it evaluates. Raises ConfigError."""
+    from trl import SFTTrainer
+
+    args = arguments(config, held_out=data.held_out is not None)  # before the model: it sets up DeepSpeed
+
+    class Trainer(SFTTrainer):
+        """SFTTrainer whose evaluation includes episodes, and draws the curves."""
+
+        def evaluate(self, *positional: Any, **named: Any) -> dict[str, float]:
+            metrics: dict[str, float] = super().evaluate(*positional, **named)
+            if self.accelerator.is_main_process:
+                if data.tasks:
+                    shares = episodes(config, self, processor, data)
+                    metrics |= shares
+                    self.log(dict(shares))
+                draw(self, config.output)
+            self.accelerator.wait_for_everyone()
+            return metrics
+
+    model = load_model(config.model)
+    if config.train.cache_vision_gib:
+        cache_vision(config, model)
+    return Trainer(
+        model=model,
+        args=args,
+        train_dataset=data.train,
+        eval_dataset=data.held_out,
+        processing_class=processor,
+        data_collator=EpisodeCollator(processor),
+        peft_config=lora_config(config.lora) if config.lora else None,
+    )
+
+
+def cache_vision(config: SftConfig, model: Any) -> None:
+    """Have the vision encoder run once an image. Raises ConfigError where it trains, or lies on several GPUs."""
+    from accelerate import PartialState
+
+    from training.vision_cache import FrozenVisionCache
+
+    if not config.model.freeze_vision:
+        raise ConfigError(
+            "train.cache_vision_gib needs model.freeze_vision: an encoder that trains changes its features"
+        )
+    if (kind := str(PartialState().distributed_type.value)) in ("DEEPSPEED", "FSDP"):
+        raise ConfigError(
+            f"train.cache_vision_gib is not for {kind}: ranks that know their images would leave the others waiting; "
+            "set it to 0"
+        )
+    FrozenVisionCache(model.model.visual, int(config.train.cache_vision_gib * 2**30), offload=True)
+
+
+def arguments(config: SftConfig, held_out: bool) -> Any:
+    """The trainer's arguments. Raises ConfigError where this machine cannot do what they ask for."""
+    import torch
+    from trl import SFTConfig
+
+    train = config.train
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(config.output / "tensorboard")
+    try:
+        return SFTConfig(
+            output_dir=str(config.output / "checkpoints"),
+            num_train_epochs=train.epochs,
+            max_steps=train.max_steps or -1,
+            learning_rate=train.learning_rate,
+            lr_scheduler_type=train.schedule,
+            warmup_steps=train.warmup,
+            per_device_train_batch_size=train.batch_size,
+            per_device_eval_batch_size=train.batch_size,
+            gradient_accumulation_steps=train.accumulate,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            activation_checkpointing=train.gradient_checkpointing,
+            activation_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+            bf16=train.bf16,
+            seed=train.seed,
+            logging_steps=train.log_every,
+            logging_first_step=True,
+            eval_strategy="steps" if held_out else "no",
+            eval_steps=config.held_out.every,
+            save_steps=train.save_every,
+            save_total_limit=train.keep_checkpoints,
+            dataloader_num_workers=train.workers,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            train_sampling_strategy="group_by_length",
+            length_column_name=TOKENS,
+            remove_unused_columns=False,
+            report_to=["tensorboard"],
+            max_length=None,
+            assistant_only_loss=True,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        )
+    except ValueError as error:
+        raise ConfigError(f"the training cannot be set up here: {str(error).splitlines()[0]}") from error
+
+
+def episodes(config: SftConfig, trainer: Any, processor: Any, data: Prepared) -> dict[str, float]:
+    """Run the held-out tasks with the model as it is now; their figures, named as the trainer logs them."""
+    sampling = Sampling(0.0, config.held_out.max_new_tokens)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    batcher = Batcher(model, Encoder(processor, config.model.image_side), sampling, AT_ONCE)
+    folder = config.output / "held_out" / f"step-{trainer.state.global_step:06d}"
+    if folder.exists():  # measured before, and resumed from an earlier checkpoint
+        shutil.rmtree(folder)
+    result = measure(batcher, data.tasks, folder, config.output.name)
+    return {f"eval_{name}": value for name, value in result.figures().items()}
+
+
+def draw(trainer: Any, output: Path) -> None:
+    """Write the history of figures and its curves."""
+    history = trainer.state.log_history
+    (output / "history.json").write_text(json.dumps(history, indent=1), encoding="utf-8")
+    plot(history, output / "curves.png")
+
+
+def hand_over(config: SftConfig, trainer: Any, processor: Any, facts: dict[str, Any]) -> None:
+    """Write ``model/``, and ``adapter/`` with LoRA. Every process takes part where the weights are spread."""
+    folder, adapter = config.output / "model", config.output / "adapter"
+    processor.tokenizer.response_template = RESPONSE_TEMPLATE
+    if config.lora:
+        trainer.save_model(str(adapter))
+    else:
+        set_generation(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer)
+        trainer.save_model(str(folder))
+    if not trainer.accelerator.is_main_process:
+        return
+    draw(trainer, config.output)
+    if config.lora:
+        write_folder(merge_adapter(load_model(config.model), adapter), processor, folder)
+    else:
+        write_processor(processor, folder)
+    for place in (folder, adapter):
+        (place / "training_args.bin").unlink(missing_ok=True)
+    card = model_card(config, facts, last_figures(trainer.state.log_history), _base_card(config.model.path))
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    logger.info("the trained model is in %s", folder)
+
+
+def last_figures(history: list[dict[str, Any]]) -> dict[str, float]:
+    """The last value of every figure that says what the model can do."""
+    names = ("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy", "eval_valid_share",
+             "eval_answered_share", "eval_passed_share", "eval_mean_score")  # fmt: skip
+    figures = {name: entry[name] for entry in history for name in names if name in entry}
+    return {"steps": float(max((entry["step"] for entry in history), default=0))} | figures
+
+
+def _checkpoint(output: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from. Raises ConfigError where the output folder does not suit."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    checkpoints = output / "checkpoints"
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if resume:
+        if last is None:
+            raise ConfigError(f"{checkpoints} holds no checkpoint to go on from: start without --resume")
+        return Path(last)
+    others = {path.name for path in output.iterdir()} - BEGINNINGS if output.exists() else set()
+    if last or others:
+        raise ConfigError(f"{output} is not empty: add --resume to go on, or name another folder with --set output=DIR")
+    return None
+
+
+def _check_launch(config: SftConfig, distributed: str) -> None:
+    """Refuse what the way of launching cannot do. ``distributed``: accelerate's name of it, such as "DEEPSPEED"."""
+    if config.lora is None and config.model.dtype == "bfloat16" and distributed != "DEEPSPEED":
+        raise ConfigError(
+            'weights in bfloat16 lose most updates of this size: set model.dtype = "float32", add a [lora] section, or '
+            "launch with DeepSpeed, which keeps float32 copies"
+        )
+    if distributed in ("DEEPSPEED", "FSDP") and config.held_out.share and config.held_out.episodes:
+        raise ConfigError(
+            "episodes cannot be run while the weights are spread over GPUs: set held_out.episodes = 0, and measure "
+            "the trained folder with python -m training.held_out"
+        )
+
+
+def _same_training(config: SftConfig, output: Path) -> None:
+    """Refuse to go on with another model or other data than a training began with."""
+    began = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    now = config.model_dump(mode="json")
+    for section in ("model", "lora", "data"):
+        if began.get(section) != now[section]:
+            raise ConfigError(f"the training in {output} began with another [{section}]: use the same, or start again")
+
+
+def _base_card(path: str) -> str:
+    """The base model's README, "" where its folder has none."""
+    try:
+        return (Path(path) / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        return ""
