@@ -126,7 +126,8 @@ class McpTransport:
             await self._stack.aclose()  # a server that died cannot be closed in order
 
     def _client(self, server: Server) -> Client:
-        env = server.env
+        longer = min(max(300.0, self._timeout + 30), 86_400.0)  # the built-in server's own limit comes after this one
+        env = {"ANOMALY_AGENT_CALL_TIMEOUT": f"{longer:g}"} | server.env
         if self._processes > 1:
             env = {"ANOMALY_AGENT_THREADS": str(max(1, (os.cpu_count() or 1) // self._processes))} | env
         target: Any = server.url or StdioServerParameters(

@@ -15,6 +15,10 @@ class BusyError(ToolInputError):
     """The server cannot take another call now; the same call may be made again."""
 
 
+HTTP_CALLS = 64
+"""Calls under way at once over HTTP, unless told otherwise; the one client of a stdio server paces itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """``call_seconds``: longest time of one call. ``calls``: how many may be under way at once, computing or waiting.
@@ -24,7 +28,7 @@ class Limits:
     """
 
     call_seconds: float = 300.0
-    calls: int = 64
+    calls: int = 1024
     result_bytes: int = 1_000_000
     inline_images: bool = True
 
@@ -35,7 +39,9 @@ def add_limit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--call-timeout", metavar="SECONDS", help=f"longest time of one tool call (default {usual.call_seconds:g})"
     )
-    parser.add_argument("--max-calls", metavar="N", help=f"tool calls under way at once (default {usual.calls})")
+    parser.add_argument(
+        "--max-calls", metavar="N", help=f"tool calls under way at once (default {HTTP_CALLS} over HTTP)"
+    )
     parser.add_argument(
         "--result-kb", metavar="KB", help=f"largest tool result, in 1000 bytes (default {usual.result_bytes // 1000})"
     )
@@ -51,7 +57,7 @@ def read_limits(options: argparse.Namespace, environ: Mapping[str, str]) -> Limi
         raise ToolInputError(f"ANOMALY_AGENT_INLINE_IMAGES={inline[:40]}: choose 1 or 0")
     return Limits(
         call_seconds=number_from(options, environ, "call_timeout", usual.call_seconds, 1, 86_400),
-        calls=int(number_from(options, environ, "max_calls", usual.calls, 1, 100_000)),
+        calls=int(number_from(options, environ, "max_calls", HTTP_CALLS if options.http else usual.calls, 1, 100_000)),
         result_bytes=int(number_from(options, environ, "result_kb", usual.result_bytes / 1000, 16, 100_000) * 1000),
         inline_images=not options.no_inline_images and inline not in ("0", "false", "no"),
     )
