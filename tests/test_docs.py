@@ -37,7 +37,7 @@ def test_host_configurations_are_valid_json_that_starts_the_suite(name: str) -> 
 def test_readme_names_only_options_that_exist() -> None:
     known = {option for action in parser_of()._actions for option in action.option_strings}
     known |= {"--allow", "--http", "--port", "--quiet", "--editable", "--data", "--fix"}
-    known |= {"--constraint", "--half", "--photos", "--skip"}
+    known |= {"--constraint", "--half", "--photos", "--skip", "--quick", "--make-split", "--format", "--config_file"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
 
 
