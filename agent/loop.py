@@ -64,6 +64,8 @@ async def run_episode(
         runner.end(StopReason.CANCELLED, "cancelled")
         session.sync()  # here and now: a cancelled task cannot wait for a thread
         raise
+    except OSError:  # the log cannot be written: nothing more is said in it
+        raise
     except Exception as error:
         runner.end(StopReason.POLICY_ERROR, f"{type(error).__name__}: this is a bug, the traceback says where")
         with suppress(OSError):

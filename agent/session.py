@@ -58,6 +58,8 @@ class SessionWriter:
         self._seq = 0
         self._lines: list[bytes] = []
         self._images: dict[str, bytes] = {}
+        self._writing = threading.Lock()
+        self._failure: OSError | None = None
 
     def append(self, event_type: str, **fields: Any) -> None:
         """Append one event; it is on disk when this returns."""
@@ -76,7 +78,20 @@ class SessionWriter:
         self._images[digest] = png
 
     def sync(self) -> None:
-        """Put all that was queued on disk. Blocks for as long as the disk takes: call it in a worker thread."""
+        """Put all that was queued on disk. Blocks for as long as the disk takes: call it in a worker thread.
+
+        Raises OSError, and again whenever it is called after that: a log with a gap would pass for a whole one.
+        """
+        with self._writing:
+            if self._failure:
+                raise self._failure
+            try:
+                self._flush()
+            except OSError as error:
+                self._failure = error
+                raise
+
+    def _flush(self) -> None:
         images, lines = self._images, self._lines
         self._images, self._lines = {}, []
         for digest, png in images.items():

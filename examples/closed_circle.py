@@ -74,10 +74,10 @@ class Plan:
     items: int = len(ITEMS)
     anomalies: int = len(ANOMALIES)
     batch: int = 8
-    phrases: float = 0.05
+    phrases: float = 0.3
 
 
-QUICK = Plan(sessions=16, steps=100, episodes=2, items=1, anomalies=1, batch=4, phrases=0.3)
+QUICK = Plan(sessions=48, steps=100, episodes=3, items=1, anomalies=1, batch=4)
 
 
 def render_photo(seed: int) -> np.ndarray[Any, Any]:

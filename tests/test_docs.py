@@ -40,7 +40,8 @@ def test_readme_names_only_options_that_exist() -> None:
     known = {option for action in parser_of()._actions for option in action.option_strings}
     known |= {"--allow", "--http", "--port", "--quiet", "--editable", "--data", "--fix"}
     known |= {option for action in server_parser("", SPECS, "")._actions for option in action.option_strings}
-    known |= {"--write", "--constraint", "--half", "--photos", "--skip"}
+    known |= {"--constraint", "--half", "--photos", "--skip", "--quick", "--make-split", "--format", "--config"}
+    known |= {"--write", "--file"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
 
 

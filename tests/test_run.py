@@ -277,14 +277,16 @@ def test_an_interrupted_run_is_recorded_and_what_was_made_is_kept(home: Path, ph
 def test_a_disk_that_fills_up_ends_in_one_line_with_the_session_kept(
     home: Path, photo_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    append = SessionWriter.append
+    flush = SessionWriter._flush
 
-    def full(self: SessionWriter, event_type: str, **fields: Any) -> None:
-        if event_type == "tool_result":
+    def full(self: SessionWriter) -> None:
+        if any(b'"tool_result"' in line for line in self._lines) and not refused:
+            refused.append(self._lines)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        append(self, event_type, **fields)
+        flush(self)
 
-    monkeypatch.setattr(SessionWriter, "append", full)
+    refused: list[Any] = []
+    monkeypatch.setattr(SessionWriter, "_flush", full)
     before = signal.getsignal(signal.SIGTERM)
     code = main([str(photo_file), "--item", "plate", "--anomaly", "scratch", "--out", str(tmp_path / "o")])
     signal.signal(signal.SIGTERM, before)
