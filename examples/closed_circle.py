@@ -119,7 +119,7 @@ async def record(tasks: Sequence[Task], folder: Path) -> None:
 
 def train(plan: Plan, sessions: Path, folder: Path, longest: int) -> tuple[float, float]:
     """Make the tiny model, fine-tune it on sessions of at most ``longest`` tokens; the first and the last loss."""
-    size = TinySize(layers=3, heads=2, feed_forward=256, phrases=plan.phrases)
+    size = TinySize(phrases=plan.phrases)
     make_tiny(folder / "tiny", session_texts([sessions]), size)
     settings = {
         "output": json.dumps(str(folder / "sft")),
