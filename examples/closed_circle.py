@@ -126,7 +126,7 @@ def train(plan: Plan, sessions: Path, folder: Path, longest: int) -> tuple[float
         "model.path": json.dumps(str(folder / "tiny")),
         "data.sessions": json.dumps([str(sessions)]),
         "data.max_tokens": longest,
-        "data.resample": "true",
+        "data.resample": json.dumps(plan.items > 1),
         "train.max_steps": plan.steps,
         "train.batch_size": plan.batch,
         "train.save_every": plan.steps,
