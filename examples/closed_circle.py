@@ -119,14 +119,14 @@ async def record(tasks: Sequence[Task], folder: Path) -> None:
 
 def train(plan: Plan, sessions: Path, folder: Path, longest: int) -> tuple[float, float]:
     """Make the tiny model, fine-tune it on sessions of at most ``longest`` tokens; the first and the last loss."""
-    size = TinySize(layers=3, heads=2, feed_forward=256, phrases=plan.phrases)
+    size = TinySize(phrases=plan.phrases)
     make_tiny(folder / "tiny", session_texts([sessions]), size)
     settings = {
         "output": json.dumps(str(folder / "sft")),
         "model.path": json.dumps(str(folder / "tiny")),
         "data.sessions": json.dumps([str(sessions)]),
         "data.max_tokens": longest,
-        "data.resample": "true",
+        "data.resample": json.dumps(plan.items > 1),
         "train.max_steps": plan.steps,
         "train.batch_size": plan.batch,
         "train.save_every": plan.steps,

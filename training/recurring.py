@@ -19,32 +19,37 @@ ROUNDS = 14
 def recurring_phrases(texts: Sequence[Sequence[str]], tokenizer: Any, share: float, most: int = 1024) -> list[str]:
     """Phrases of more than one word that occur in at least ``share`` (above 0 to 1) of the documents.
 
-    ``texts``: the messages of each document; no phrase spans two messages. Neighbours that often stand together are
-    merged, all at once, until no pair is left (Re-Pair on the tokenizer's own tokens). The commonest ``most`` are
-    kept, and none begins or ends in a line break, which a template may put there too.
+    ``texts``: the messages of each document; no phrase spans two messages. A message that recurs is a phrase. In the
+    others, neighbours that often stand together are merged, all at once, until no pair is left (Re-Pair on the
+    tokenizer's own tokens); numbers stay outside, digit by digit, for they are what differs. The commonest ``most``
+    are kept, and none begins or ends in a line break, which a template may put there too.
     """
-    documents = [[_pieces(text, tokenizer) for text in messages] for messages in texts]
-    least = max(2, share * len(documents))
+    least = max(2, share * len(texts))
+    whole = Counter(text for messages in texts for text in set(messages))
+    same = [text for text, count in whole.items() if count >= least]
+    documents = [[_pieces(text, tokenizer) for text in messages if whole[text] < least] for messages in texts]
     for _ in range(ROUNDS):
         counts = _document_counts(documents)
-        often = {pair for pair, count in counts.items() if count >= least}
+        often = {pair for pair, count in counts.items() if count >= least and not any(map(_numeric, pair))}
         if not often:
             break
         documents = [[_merged(message, often) for message in messages] for messages in documents]
     seen = Counter(piece for messages in documents for piece in set(itertools.chain.from_iterable(messages)))
     single = {tokenizer.decode([token]) for token in range(len(tokenizer))}
-    phrases = [
-        piece
-        for piece, count in seen.most_common()
-        if count >= least and piece not in single and piece == piece.strip("\r\n") and "\ufffd" not in piece
-    ]
-    return phrases[:most]
+    merged = [piece for piece, count in seen.most_common() if count >= least]
+    fit = [text for text in same + merged if text not in single and text == text.strip("\r\n") and "\ufffd" not in text]
+    return fit[:most]
 
 
 def _pieces(text: str, tokenizer: Any) -> list[str]:
     """A text as the strings of its tokens; bytes that are no character by themselves stay with their neighbours."""
     offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
     return [text[start:end] for start, end in offsets if end > start]
+
+
+def _numeric(piece: str) -> bool:
+    """Whether a piece belongs to a number: a digit, or a point, which may stand between digits."""
+    return piece.strip().isdigit() or piece.lstrip().startswith(".")
 
 
 def _document_counts(documents: Sequence[Sequence[Sequence[str]]]) -> Counter[tuple[str, str]]:
