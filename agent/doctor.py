@@ -23,6 +23,7 @@ import anyio
 from PIL import Image
 
 from agent.demo import render_demo_photo
+from agent.doctor_tools import try_tools
 from agent.policies import Policy, PolicyError
 from agent.policies.choose import Policies, PolicyOptionError, read_policy
 from agent.protocol import (
@@ -58,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of()
     parser.prog = "python -m agent.doctor"
     parser.description = "Check tools, keys and model before a run. Takes the options of agent.run."
+    parser.add_argument("--paid", action="store_true", help="also call the tools that cost money, once each")
     try:
         apply_settings(parser, "run", os.environ, Path.cwd())
         options = parser.parse_args(argv)
@@ -152,7 +154,7 @@ def _named(words: str) -> set[str]:
 async def check_tools(
     options: argparse.Namespace, policies: Policies | None, photo: Path, found: Callable[[Check], None]
 ) -> bool:
-    """Whether all tools are there and their backends usable (packages, files, presence of keys); if so, one call.
+    """Whether all tools are there and their backends usable (packages, files, presence of keys); if so, calls.
 
     A backend that is not ready is reported in its server's words and replaced by ``local``, to hear of the next.
     """
@@ -164,6 +166,8 @@ async def check_tools(
                     servers = ", ".join(f"{server['name']} {server['version']}".strip() for server in toolbox.described)
                     told = ", ".join(_backend(toolbox, name) for name in FIVE_TOOLS)
                     found(Check("tools", "ok", f"{servers}: {told}"))
+                    for tool, (status, detail) in (await try_tools(toolbox, photo, options.paid)).items():
+                        found(Check(tool, status, detail))
                     if policies:
                         found(await check_call(policies, toolbox, photo))
             return ready
@@ -175,6 +179,8 @@ async def check_tools(
             if error.kind != "setup" or options.server or not role or getattr(options, role) == "local":
                 return False
             setattr(options, role, "local")
+            if role == "knowledge":
+                options.knowledge_folder = None
 
 
 def _backend(toolbox: Toolbox, tool: str) -> str:
@@ -202,7 +208,9 @@ async def check_call(policies: Policies, toolbox: Toolbox, photo: Path) -> Check
     except ProtocolError as error:
         dialect = f", or try another --dialect than {policies.choice.dialect}" if policy.name != "planner" else ""
         return Check("tool call", "FAIL", f"{error}: use a model that follows the protocol{dialect}")
-    return Check("tool call", "ok", f"{policy.name} called prompt_gen, read what it returned, and then {then.name}")
+    return Check(
+        "tool call", "ok", f"{policy.name} called prompt_gen, read what it returned, and would go on with {then.name}"
+    )
 
 
 async def _turn(policy: Policy, messages: list[Message], signatures: Sequence[dict[str, object]]) -> ToolCall:

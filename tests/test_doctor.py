@@ -56,7 +56,7 @@ def test_a_model_that_sees_and_calls_is_healthy(
     assert code == 0
     assert {status for status, _ in checks.values()} == {"ok"}
     assert "lists some-model" in checks["policy"][1]
-    assert "openai called prompt_gen, read what it returned, and then image_gen" in checks["tool call"][1]
+    assert "openai called prompt_gen, read what it returned, and would go on with image_gen" in checks["tool call"][1]
     assert "[Tool Response from prompt_gen]" in json.dumps(server.requests[-1]) or dialect == "native"
     assert KEY not in json.dumps(checks)
 

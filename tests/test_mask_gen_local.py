@@ -63,6 +63,18 @@ def test_an_edit_in_otherwise_identical_pixels_is_outlined_closely() -> None:
     assert result.confidence > 0.7
 
 
+def test_a_dark_stroke_across_a_bright_and_a_dark_surface_is_found_on_both() -> None:
+    normal = np.full((200, 400, 3), 205, np.uint8)
+    normal[:, 200:] = 70
+    truth = np.zeros((200, 400), bool)
+    truth[90:110, 40:360] = True
+    alpha = cv2.GaussianBlur(truth.astype(np.float32), (0, 0), 0.8)[..., None]
+    anomaly = np.rint(normal * (1 - alpha) + 35 * alpha).astype(np.uint8)
+    mask = find_mask(normal, anomaly).mask
+    for half in (np.s_[:, :200], np.s_[:, 200:]):
+        assert overlap(mask[half], truth[half]) > 0.85
+
+
 def test_the_faint_rim_of_a_feathered_edit_is_left_out() -> None:
     normal, truth = photo(), disc(256, 120, 140, 18)
     anomaly = darken(normal, truth, feather=4.0)

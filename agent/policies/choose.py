@@ -205,6 +205,10 @@ def _check_url(url: str) -> None:
         usable, parts = False, None
     if parts is not None and (parts.username or parts.password):
         raise PolicyOptionError(f"--base-url holds a name or password: put the key into {KEY_VARIABLE}")
+    if parts is not None and (parts.query or parts.fragment):
+        raise PolicyOptionError(
+            f"--base-url holds more than an address: leave out what follows ?, keys go into {KEY_VARIABLE}"
+        )
     if not usable:
         raise PolicyOptionError(f"--base-url {url} is no URL of a server: write it as http://127.0.0.1:8000/v1")
 

@@ -187,13 +187,18 @@ def _read(path: Path) -> tuple[tuple[Section, ...], str]:
 
 
 def _search(connection: sqlite3.Connection, item_name: str, anomaly_type: str) -> list[KnowledgePassage]:
-    """Passages that name the defect, those that name the item too first."""
+    """Passages that name the defect, those that name the item too first.
+
+    The score is 0.9 times the share of the asked words that a passage holds: bm25, which orders them, says nothing of a
+    passage by itself, least of all in a folder of one note.
+    """
     family = family_of(anomaly_type)
     defect = search_words(f"{anomaly_type} {family or ''}".replace("_", " ")) - VAGUE
     if not defect:
         return []
     either = " OR ".join(f'"{word}"' for word in sorted(defect))
-    both = " OR ".join(f'"{word}"' for word in sorted(defect | search_words(item_name)))
+    asked = defect | search_words(item_name)
+    both = " OR ".join(f'"{word}"' for word in sorted(asked))
     rows = connection.execute(
         "SELECT name, place, title, text, bm25(sections, 0, 0, 3, 1) AS rank FROM sections"
         " WHERE sections MATCH ? ORDER BY rank, name, place LIMIT ?",
@@ -204,7 +209,7 @@ def _search(connection: sqlite3.Connection, item_name: str, anomaly_type: str) -
             source=f"{quoted_line(name)}{place}",
             title=title,
             text=text,
-            score=max(1e-6, 0.8 * rank / (rank - 4)),
+            score=max(0.1, 0.9 * len(asked & search_words(f"{title} {text}")) / len(asked)),
         )
-        for name, place, title, text, rank in rows
+        for name, place, title, text, _ in rows
     ]
