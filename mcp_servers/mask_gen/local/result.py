@@ -48,7 +48,7 @@ def found(mask: Mask, confidence: float, method: Method, shift: tuple[float, flo
     pieces = "one piece" if len(boxes) == 1 else f"{len(boxes)} pieces"
     sure = "clearly" if confidence >= 0.75 else "fairly clearly" if confidence >= 0.4 else "faintly"
     how = {
-        "exact": "the rest of the picture is identical",
+        "exact": "beyond its faint rim the rest of the picture is identical",
         "registered": f"after aligning (shift {shift[0]:+.1f}, {shift[1]:+.1f} px) and colour matching",
         "metauas": f"the network's mean probability there is {100 * confidence:.0f}%",
     }[method]
