@@ -204,17 +204,62 @@ def test_an_output_folder_in_use_and_a_resume_without_checkpoint_are_refused(
 ) -> None:
     (tmp_path / "note.txt").write_text("mine")
     assert train(tmp_path) == sft.UNUSABLE
-    assert "add --resume" in refusal(capsys)
+    assert "is not empty" in refusal(capsys)
+    assert (tmp_path / "note.txt").read_text() == "mine"
     assert train(tmp_path / "new", resume=True) == sft.UNUSABLE
     assert "holds no checkpoint" in refusal(capsys)
 
 
+def test_a_folder_that_no_training_began_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(planner_sessions(), project / "data")
+    before = sorted(project.rglob("*"))
+    assert train(project) == sft.UNUSABLE
+    assert "no training of this command began there" in refusal(capsys)
+    assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("output", "sessions"), [("work", "work/data"), ("work/data/run", "work"), ("work", "work")])
+def test_an_output_folder_that_holds_sessions_or_lies_among_them_is_refused(
+    output: str, sessions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(planner_sessions(), tmp_path / "work" / "data")
+    before = sorted(tmp_path.rglob("*"))
+    assert train(tmp_path / output, f'data.sessions=["{tmp_path / sessions}"]') == sft.UNUSABLE
+    assert "lie one inside the other" in refusal(capsys)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def failed_start(output: Path) -> None:
+    """A training that stops after its data was written and before its first step."""
+    assert train(output, "train.cache_vision_gib=1", "model.freeze_vision=false") == sft.UNUSABLE
+    assert (output / "data" / "train").is_dir()
+
+
 def test_a_start_that_failed_may_be_repeated_in_the_same_folder(tmp_path: Path) -> None:
-    output = tmp_path / "run"
-    (output / "data").mkdir(parents=True)
-    (output / "data" / "half-written.arrow").touch()
-    assert train(output, "train.max_steps=1") == 0
-    assert (output / "model" / "README.md").exists()
+    failed_start(tmp_path / "run")
+    assert train(tmp_path / "run", "train.max_steps=1") == 0
+    assert (tmp_path / "run" / "model" / "README.md").exists()
+
+
+def test_what_was_put_into_the_folder_of_a_failed_start_is_never_removed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed_start(tmp_path / "run")
+    capsys.readouterr()
+    (tmp_path / "run" / "data" / "photo.png").write_bytes(b"mine")
+    assert train(tmp_path / "run") == sft.UNUSABLE
+    assert "holds data/photo.png" in refusal(capsys)
+    assert (tmp_path / "run" / "data" / "photo.png").read_bytes() == b"mine"
+
+
+def test_a_failed_start_stays_until_the_next_ones_data_are_found_good(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed_start(tmp_path / "run")
+    before = sorted((tmp_path / "run").rglob("*"))
+    assert train(tmp_path / "run", "data.min_score=10.0") == sft.UNUSABLE
+    assert sorted((tmp_path / "run").rglob("*")) == before
 
 
 @pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP"])

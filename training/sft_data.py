@@ -21,6 +21,7 @@ from training.data import Selection, read_examples
 from training.examples import DataError, Example
 from training.export import describe, write_dataset
 from training.held_out import tasks_of
+from training.output_folder import begin
 from training.split import resample, split
 
 if TYPE_CHECKING:
@@ -42,9 +43,9 @@ class Prepared:
 
 
 def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side: int, folder: Path, seed: int) -> None:
-    """Read and check the sessions and write what a training needs into its folder.
+    """Read and check the sessions, then begin the training's folder and write into it what the training needs.
 
-    Raises DataError or ConfigError where they cannot be learned from as they are.
+    Raises DataError or ConfigError where they cannot be learned from as they are, or the folder is in use.
     """
     selection = Selection(
         min_score=section.min_score,
@@ -69,7 +70,7 @@ def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side
     facts = describe(splits, read, selection, len(balanced) - len(train), seed)
     facts |= {"too_long": len(read) - len(fit), "longest_tokens": max(lengths[id(example)] for example in fit)}
     tasks = tasks_of(held, held_out.episodes, held_out.max_turns)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder)
     write_dataset(folder / "data", splits, facts)
     tokens = {name: [lengths[id(example)] for example in rows] for name, rows in splits.items()}
     (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
