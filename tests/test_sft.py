@@ -373,6 +373,8 @@ def test_the_length_counted_beforehand_is_the_length_trained_on() -> None:
     ("name", "template", "complaint"),
     [
         ("no marks", "{% for m in messages %}{{ m.content[0].text }}{% endfor %}", "no generation marks"),
+        ("is no Jinja", "{% generation %}{% for m in messages %}", "cannot be rendered: line 1: "),
+        ("cannot be carried out", "{% generation %}{{ messages.a.b }}{% endgeneration %}", "cannot be rendered: "),
         (
             "drops earlier thoughts",
             "{% for m in messages %}<|im_start|>{{ m.role }}\n{% generation %}"
@@ -404,6 +406,36 @@ def test_a_chat_template_that_would_teach_something_else_is_refused(name: str, t
     processor.chat_template = template
     with pytest.raises(ConfigError, match=complaint):
         check_template(processor)
+
+
+def test_a_chat_template_that_is_missing_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.chat_template.TEMPLATE_FILE", tmp_path / "none.jinja")
+    assert train(tmp_path / "out") == sft.UNUSABLE
+    assert "cannot be read" in refusal(capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "complaint"),
+    [
+        ("tokenizer.json", 0, "holds no tokenizer.json"),
+        ("tokenizer.json", 40, "cannot be loaded"),
+        ("model.safetensors", 0, "cannot be loaded"),
+        ("model.safetensors", 2000, "is damaged or cut short"),
+        ("config.json", 40, "cannot be loaded"),
+        ("processor_config.json", 40, "cannot be loaded"),
+    ],
+)
+def test_a_model_folder_with_a_missing_or_cut_file_is_refused_in_one_line(
+    name: str, kept: int, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(fitted_model(), model)
+    whole = (model / name).read_bytes()
+    (model / name).unlink() if not kept else (model / name).write_bytes(whole[:kept])
+    assert train(tmp_path / "out", f"model.path={model}") == sft.UNUSABLE
+    assert complaint in refusal(capsys)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("zero3", "DEEPSPEED"), ("fsdp2", "FSDP")])
