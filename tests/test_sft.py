@@ -13,7 +13,7 @@ import torch
 from agent.chat_template import chat_template, template_hash
 from tests.tiny_model import tiny_processor
 from tests.tiny_training import fitted_model, planner_sessions
-from training import sft
+from training import held_out, sft
 from training.compat import without_video
 
 CONFIG = Path("training/configs/tiny-cpu.toml")
@@ -95,6 +95,53 @@ def test_held_out_episodes_are_really_run_and_recorded(trained: Path) -> None:
     calls = session.of_type("model_call")
     assert calls
     assert all(len(call["completion_token_ids"]) == len(call["logprobs"]) <= 8 for call in calls)
+
+
+def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output and errors of the command that measures a trained folder."""
+    brief = ("--max-new-tokens", "2", "--image-side", "64", "--dtype", "float32", "--json")
+    capsys.readouterr()
+    code = held_out.main([*arguments, *brief])
+    return code, *capsys.readouterr()
+
+
+def test_a_trained_model_is_measured_afterwards_on_what_its_training_kept_out(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(trained / "model")
+    code, out, err = measured(capsys, model, "--from", str(trained), "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "warning" not in err
+    assert json.loads(out)["episodes"] == 1
+    (task,) = json.loads((trained / "held_out.json").read_text())
+    start = json.loads((tmp_path / "out" / "000" / "session.jsonl").read_text().splitlines()[0])
+    assert start["task"]["image"] == task["image"]
+
+
+def test_measuring_on_photos_that_were_trained_on_is_warned_of(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions, model = str(planner_sessions()), str(trained / "model")
+    code, _, err = measured(capsys, model, sessions, "--episodes", "6", "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert f"warning: {model} was trained on the photos of 5 of these 6 tasks" in err
+
+
+def test_measuring_wants_either_sessions_or_a_training_that_kept_some_out(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ("--out", str(tmp_path / "out"))
+    for places in ((), (str(planner_sessions()), "--from", str(trained))):
+        code, _, err = measured(capsys, str(trained / "model"), *places, *out)
+        assert code == 2
+        assert "name either SESSIONS" in err
+    code, _, err = measured(capsys, str(trained / "model"), "--from", str(tmp_path), *out)
+    assert code == 2
+    assert "name the output folder of a training.sft" in err
+    (tmp_path / "split.json").write_text('{"held_out": [], "trained_on": []}')
+    code, _, err = measured(capsys, str(trained / "model"), "--from", str(tmp_path), *out)
+    assert code == 2
+    assert "kept no session out" in err
 
 
 def test_the_vision_encoder_stays_as_it_was_and_projector_and_language_model_learn(trained: Path) -> None:

@@ -2,7 +2,8 @@
 
 Everything lies in the training's output folder, so that a training that is resumed goes on with the very data it began
 with: ``data/`` (the examples, as a Hugging Face data set with a card), ``tokens.json`` (their lengths), ``data.json``
-(what is in it and what was left out) and ``held_out.json`` (the tasks that the agent runs to measure).
+(what is in it and what was left out), ``split.json`` (which sessions are held out, which photos are learned from) and
+``held_out.json`` (the tasks that the agent runs to measure).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from training.export import describe, write_dataset
 from training.held_out import tasks_of
 from training.output_folder import begin
 from training.split import resample, split
+from training.split_record import write_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,6 +75,7 @@ def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side
     begin(folder)
     write_dataset(folder / "data", splits, facts)
     tokens = {name: [lengths[id(example)] for example in rows] for name, rows in splits.items()}
+    write_split(folder, train, held)
     (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
     (folder / "held_out.json").write_text(json.dumps([asdict(task) for task in tasks], indent=2), encoding="utf-8")
     (folder / "data.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")

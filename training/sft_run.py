@@ -219,7 +219,7 @@ def _check_launch(config: SftConfig, distributed: str) -> None:
     if distributed in ("DEEPSPEED", "FSDP") and config.held_out.share and config.held_out.episodes:
         raise ConfigError(
             "episodes cannot be run while the weights are spread over GPUs: set held_out.episodes = 0, and measure "
-            "the trained folder with python -m training.held_out"
+            f"afterwards: python -m training.held_out {config.output}/model --from {config.output} --out DIR"
         )
 
 
