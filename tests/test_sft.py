@@ -366,6 +366,39 @@ def test_a_session_without_images_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "shows no photo" in refusal(capsys)
 
 
+def test_damaged_sessions_are_refused_with_a_cure_that_this_command_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions = tmp_path / "sessions"
+    shutil.copytree(planner_sessions(), sessions)
+    log = next(sessions.rglob("session.jsonl"))
+    log.write_text("no JSON\n" + log.read_text())
+    place = f'data.sessions=["{sessions}"]'
+    assert train(tmp_path / "out", place) == sft.UNUSABLE
+    told = refusal(capsys)
+    assert "with --set data.skip_broken=true" in told
+    assert "--skip-broken" not in told
+    assert train(tmp_path / "out", place, "data.skip_broken=true", "train.max_steps=1") == 0
+
+
+def test_sessions_of_two_protocols_or_of_one_photo_are_refused_without_naming_another_commands_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = altered(tmp_path / "sessions" / "one", lambda event: None)
+    place = f'data.sessions=["{one}"]'
+    assert train(tmp_path / "out", place, "held_out.share=0.5") == sft.UNUSABLE
+    assert "choose --set held_out.share=0" in refusal(capsys)
+
+    def other(event: dict[str, Any]) -> None:
+        if event["type"] == "session_start":
+            event |= {"protocol_hash": "0" * 64, "task": event["task"] | {"seed": 99}}
+
+    altered(tmp_path / "sessions" / "two", other)
+    assert train(tmp_path / "out", f'data.sessions=["{tmp_path / "sessions"}"]') == sft.UNUSABLE
+    told = refusal(capsys)
+    assert told.endswith("name the sessions of one protocol")
+
+
 def test_a_picture_too_few_or_too_many_is_refused() -> None:
     from dataclasses import replace
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.policies.pictures import scaled_size
 from agent.task import Task
@@ -29,7 +29,13 @@ from training.split_record import write_split
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
+Chosen = TypeVar("Chosen")
+OWN_WORDS = {
+    "--skip-broken": "--set data.skip_broken=true",
+    "--validation 0": "--set held_out.share=0",
+    ", or use --allow-mixed": "",
+}
+"""Options of ``training.data`` that its refusals name, and what they are called here ("" where there is no such)."""
 TOKENS = "tokens"
 """Column of an example's length in tokens; batches are made of examples of similar length."""
 
@@ -56,7 +62,7 @@ def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side
         skip_broken=section.skip_broken,
         side=side,
     )
-    read = read_examples(section.sessions, selection)
+    read = _in_own_words(lambda: read_examples(section.sessions, selection))
     if not read:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in read.reasons.items())
         raise DataError(f"no session can be learned from; left out: {reasons}")
@@ -66,7 +72,7 @@ def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side
     if not fit:
         shortest = min(lengths.values())
         raise DataError(f"no session has at most {section.max_tokens} tokens: raise data.max_tokens to {shortest}")
-    train, held = split(fit, held_out.share, seed)
+    train, held = _in_own_words(lambda: split(fit, held_out.share, seed))
     balanced = resample(train, seed) if section.resample else train
     splits = {"train": balanced, **({"held_out": held} if held else {})}
     facts = describe(splits, read, selection, len(balanced) - len(train), seed)
@@ -97,6 +103,17 @@ def load(folder: Path) -> Prepared:
         for name, split in splits.items()
     }
     return Prepared(rows["train"], rows.get("held_out"), tasks, facts)
+
+
+def _in_own_words(step: Callable[[], Chosen]) -> Chosen:
+    """Carry out a step that ``training.data`` also takes, and name this command's keys in place of its options."""
+    try:
+        return step()
+    except DataError as error:
+        message = str(error)
+        for option, key in OWN_WORDS.items():
+            message = message.replace(option, key)
+        raise DataError(message) from error
 
 
 def control_pattern(processor: Any) -> re.Pattern[str]:
