@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +239,18 @@ def test_what_cannot_be_trained_is_refused_in_one_line(
     assert complaint in refusal(capsys)
 
 
+def test_the_help_says_that_it_reads_sessions_itself_and_names_every_filter_there_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from training.config import DataSection
+
+    with pytest.raises(SystemExit):
+        sft.main(["--help"])
+    told = capsys.readouterr().out
+    assert "reads recorded sessions itself" in " ".join(told.split())
+    assert all(f"data.{name}" in told for name in DataSection.model_fields)
+
+
 def test_a_configuration_that_is_missing_or_no_toml_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -307,6 +322,19 @@ def test_a_failed_start_stays_until_the_next_ones_data_are_found_good(
     before = sorted((tmp_path / "run").rglob("*"))
     assert train(tmp_path / "run", "data.min_score=10.0") == sft.UNUSABLE
     assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_a_launch_with_deepspeed_where_it_is_not_installed_is_refused_by_the_name_of_its_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    assert train(tmp_path / "out") == sft.UNUSABLE
+    told = refusal(capsys)
+    extra = re.search(r"\.\[train,(\w+)\]", told)
+    assert extra, told
+    extras = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert any(requirement.startswith("deepspeed") for requirement in extras[extra[1]])
 
 
 @pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP"])

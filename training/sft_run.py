@@ -214,7 +214,7 @@ def _check_launch(config: SftConfig, distributed: str) -> None:
     if config.lora is None and config.model.dtype == "bfloat16" and distributed != "DEEPSPEED":
         raise ConfigError(
             'weights in bfloat16 lose most updates of this size: set model.dtype = "float32", add a [lora] section, or '
-            "launch with DeepSpeed, which keeps float32 copies"
+            "launch with DeepSpeed (extra deepspeed), which keeps float32 copies"
         )
     if distributed in ("DEEPSPEED", "FSDP") and config.held_out.share and config.held_out.episodes:
         raise ConfigError(
