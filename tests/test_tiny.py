@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -92,6 +93,45 @@ def test_measuring_without_sessions_or_model_is_refused_in_one_line(
     assert "no session in" in capsys.readouterr().err
     assert held_out.main([str(tmp_path / "no-model"), str(planner_sessions()), *out]) == 2
     assert "name a model folder" in capsys.readouterr().err
+
+
+def test_measuring_into_a_folder_in_use_is_refused_before_the_model_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "000").mkdir()
+    arguments = [str(tmp_path / "no-model"), str(planner_sessions()), "--out", str(tmp_path)]
+    assert held_out.main(arguments) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} is not empty: choose another --out\n"
+
+
+def test_a_log_that_cannot_be_written_is_one_failure_and_no_group(tmp_path: Path) -> None:
+    from agent.session import SessionError, SessionWriter
+    from agent.task import Task
+    from tests.tiny_model import tiny_processor
+    from training.encoding import Encoder
+    from training.generation import Sampling
+    from training.local_policy import Batcher
+
+    SessionWriter(tmp_path / "000").close()
+    photo = next((planner_sessions().parent / "photos").iterdir())
+    batcher = Batcher(None, Encoder(tiny_processor(), 64), Sampling(), 1)
+    with pytest.raises(SessionError, match="already holds a session"):
+        held_out.measure(batcher, [Task(str(photo), "plate", "scratch")], tmp_path)
+
+
+def test_damaged_sessions_are_left_out_of_measuring_by_the_option_that_the_refusal_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, session in enumerate(sorted(planner_sessions().iterdir())[:2]):
+        shutil.copytree(session, tmp_path / "sessions" / str(number))
+    log = tmp_path / "sessions" / "0" / "session.jsonl"
+    log.write_text("no JSON\n" + log.read_text())
+    options = ["--max-new-tokens", "2", "--image-side", "64", "--dtype", "float32", "--json"]
+    arguments = [str(fitted_model()), str(tmp_path / "sessions"), "--out", str(tmp_path / "out"), *options]
+    assert held_out.main(arguments) == 2
+    assert "--skip-broken" in capsys.readouterr().err
+    assert held_out.main([*arguments, "--skip-broken"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 1
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 SFT measures with it while it trains; as a command it measures any trained folder:
 
-    python -m training.held_out MODEL SESSIONS [--episodes 16] [--image-side 768] [--json]
+    python -m training.held_out OUTPUT/model --from OUTPUT --out DIR [--episodes 16] [--image-side 768] [--json]
+    python -m training.held_out MODEL SESSIONS --out DIR
 
-The tasks are those of the given sessions, their photos the recorded originals.
+The tasks are those of the sessions that the training in OUTPUT kept out, or of the given ones; their photos are the
+recorded originals. Where the model was trained on some of these photos, a warning says so.
 """
 
 from __future__ import annotations
@@ -23,15 +25,16 @@ import anyio
 from agent.episode import Episode
 from agent.loop import run_episode
 from agent.policies.pictures import IMAGE_SIDE
-from agent.session import SessionWriter
+from agent.session import SessionError, SessionWriter
 from agent.task import StopReason, Task
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
 from training.config import ConfigError, ModelSection
-from training.data import read_examples
+from training.data import Selection, read_examples
 from training.encoding import Encoder
 from training.examples import DataError, Example
 from training.generation import Sampling
 from training.local_policy import Batcher, LocalPolicy
+from training.split_record import read_split, record_of_model
 
 AT_ONCE = 8
 """Episodes that run side by side, and so the most turns of one generated batch."""
@@ -64,12 +67,6 @@ def tasks_of(examples: Sequence[Example], episodes: int, max_turns: int = 12) ->
 
     The region of interest, which may be a file of its own, is left out.
     """
-    seen: set[str] = set()
-    first: list[Example] = []
-    more: list[Example] = []
-    for example in examples:
-        (more if example.original_sha256 in seen else first).append(example)
-        seen.add(example.original_sha256)
     return [
         Task(
             image=str(example.pictures[0].path.resolve()),
@@ -80,8 +77,19 @@ def tasks_of(examples: Sequence[Example], episodes: int, max_turns: int = 12) ->
             max_images=int(example.task.get("max_images", 3)),
             max_turns=max_turns,
         )
-        for example in (first + more)[:episodes]
+        for example in drawn(examples, episodes)
     ]
+
+
+def drawn(examples: Sequence[Example], episodes: int) -> list[Example]:
+    """The examples whose tasks ``tasks_of`` gives."""
+    seen: set[str] = set()
+    first: list[Example] = []
+    more: list[Example] = []
+    for example in examples:
+        (more if example.original_sha256 in seen else first).append(example)
+        seen.add(example.original_sha256)
+    return (first + more)[:episodes]
 
 
 def measure(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str = "local") -> HeldOut:
@@ -89,7 +97,10 @@ def measure(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str = 
 
     Raises ToolboxError where no episode could be run for want of tools, SessionError or OSError of the log.
     """
-    episodes = anyio.run(_run_all, batcher, tasks, folder, label)
+    try:
+        episodes = anyio.run(_run_all, batcher, tasks, folder, label)
+    except* (ToolboxError, SessionError, OSError) as failures:
+        raise _first(failures) from None
     ran = [episode for episode in episodes if episode.stop_reason is not StopReason.TOOL_ERROR]
     if not ran:
         raise ToolboxError(f"no held-out episode could be run: {episodes[0].error}")
@@ -107,6 +118,12 @@ def measure(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str = 
         mean_score=fmean(scores) if scores else None,
         mean_turns=fmean(episode.turns for episode in ran),
     )
+
+
+def _first(failures: BaseExceptionGroup[Any]) -> BaseException:
+    """One failure of episodes that ran side by side."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _run_all(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str) -> list[Episode]:
@@ -130,7 +147,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m training.held_out", description="Measure a trained policy.")
     parser.add_argument("model", metavar="MODEL", help="folder that training left")
-    parser.add_argument("sessions", nargs="+", metavar="SESSIONS", help="sessions whose tasks are run")
+    parser.add_argument("sessions", nargs="*", metavar="SESSIONS", help="sessions whose tasks are run")
+    parser.add_argument(
+        "--from", type=Path, dest="training", metavar="OUTPUT", help="sessions that the training there kept out"
+    )
+    parser.add_argument("--skip-broken", action="store_true", help="leave damaged sessions out")
     parser.add_argument("--episodes", type=int, default=16, metavar="N", help="how many (default 16)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (default): the likeliest token")
     parser.add_argument("--max-new-tokens", type=int, default=1024, metavar="N", help="of one turn (default 1024)")
@@ -141,7 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         result = _measure_folder(options)
-    except (ConfigError, DataError, ToolboxError, OSError) as error:
+    except (ConfigError, DataError, SessionError, ToolboxError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     shown = json.dumps(asdict(result), indent=2)
@@ -155,14 +176,39 @@ def _measure_folder(options: argparse.Namespace) -> HeldOut:
     from training.model import load_model, load_processor
 
     section = ModelSection(path=options.model, dtype=options.dtype, image_side=options.image_side)
-    tasks = tasks_of(read_examples(options.sessions), options.episodes)
+    if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise DataError(f"{options.out} is not empty: choose another --out")
+    examples = _examples(options)
+    tasks = tasks_of(examples, options.episodes)
     if not tasks:
         raise DataError("no task to run: name sessions that ended in an answer")
+    _warn_of_known_photos(options.model, drawn(examples, options.episodes))
     processor = load_processor(section)
     model: Any = load_model(section).to("cuda" if torch.cuda.is_available() else "cpu")
     sampling = replace(Sampling(), temperature=options.temperature, max_new_tokens=options.max_new_tokens)
     batcher = Batcher(model, Encoder(processor, options.image_side), sampling, AT_ONCE)
     return measure(batcher, tasks, options.out, Path(options.model).name)
+
+
+def _examples(options: argparse.Namespace) -> Sequence[Example]:
+    """Examples of the sessions that are named, or that a training kept out. Raises DataError or ConfigError."""
+    if bool(options.sessions) == bool(options.training):
+        raise DataError("name either SESSIONS to measure on, or with --from the output folder of a training")
+    places = options.sessions
+    if options.training and not (places := read_split(options.training).held_out):
+        raise DataError(f"the training in {options.training} kept no session out: name SESSIONS that are new to it")
+    return read_examples(places, Selection(skip_broken=options.skip_broken, mixed=True))
+
+
+def _warn_of_known_photos(model: str, examples: Sequence[Example]) -> None:
+    record = record_of_model(model)
+    known = sum(bool(record and example.sources & record.trained_on) for example in examples)
+    if known:
+        print(
+            f"warning: {model} was trained on the photos of {known} of these {len(examples)} tasks, so the figures say "
+            "little about new ones: measure with --from and the training's output folder",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

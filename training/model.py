@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from agent.chat_template import END_OF_TURN, GENERATION_PROMPT, chat_template
+from agent.chat_template import END_OF_TURN, GENERATION_PROMPT, TEMPLATE_FILE, chat_template
 from training.compat import without_video
 from training.config import ConfigError, LoraSection, ModelSection
 
@@ -26,14 +26,19 @@ def load_processor(section: ModelSection) -> Any:
     """The model's processor with the project's chat template. Raises ConfigError where the folder is no Qwen3-VL's."""
     from transformers import AutoProcessor
 
+    _check_folder(section.path)
     without_video()
     try:
         processor = AutoProcessor.from_pretrained(section.path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise ConfigError(_not_loaded(section.path, error)) from error
     if type(processor).__name__ != "Qwen3VLProcessor":
         raise ConfigError(f"model.path {section.path} is a {type(processor).__name__}'s: name a Qwen3-VL")
-    processor.chat_template = chat_template()
+    _check_tokenizer(processor, section.path)
+    try:
+        processor.chat_template = chat_template()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the chat template {TEMPLATE_FILE} cannot be read ({error}): restore the file") from error
     if section.max_image_tokens:
         images = processor.image_processor
         side = images.patch_size * images.merge_size
@@ -46,13 +51,14 @@ def load_processor(section: ModelSection) -> Any:
 def load_model(section: ModelSection) -> Any:
     """The model with its weights, in training's dtype. Raises ConfigError."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             section.path, dtype=getattr(torch, section.dtype), attn_implementation=section.attention
         )
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ConfigError(_not_loaded(section.path, error)) from error
     if section.freeze_vision:
         freeze_vision(model)
@@ -94,9 +100,19 @@ def lora_config(section: LoraSection) -> Any:
 def check_template(processor: Any) -> None:
     """Refuse a chat template that would train something else than what a server asks for. Raises ConfigError.
 
-    It must mark the assistant's turns, end of turn included, put the generation prompt before them, and render a
-    message the same whatever follows it.
+    It must be valid Jinja, mark the assistant's turns, end of turn included, put the generation prompt before them, and
+    render a message the same whatever follows it.
     """
+    from jinja2 import TemplateError, TemplateSyntaxError
+
+    try:
+        _check_template(processor)
+    except TemplateError as error:
+        line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
+        raise ConfigError(f"the chat template cannot be rendered: {line}{_first_line(error)}: mend it") from error
+
+
+def _check_template(processor: Any) -> None:
     from trl.chat_template_utils import has_generation_markers, is_chat_template_stop_token_trained
 
     if not has_generation_markers(processor.chat_template):
@@ -123,8 +139,34 @@ def parameter_counts(model: Any) -> tuple[int, int]:
     return sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
 
 
+def _check_folder(path: str) -> None:
+    """Look at a model folder's files before anything is loaded. Raises ConfigError; a name for the hub passes."""
+    from safetensors import SafetensorError, safe_open
+
+    folder = Path(path)
+    for weights in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(weights, "np"):
+                pass
+        except (OSError, SafetensorError) as error:
+            cure = "copy the file again from where it came"
+            raise ConfigError(f"{weights} is damaged or cut short ({_first_line(error)}): {cure}") from error
+    if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json")):
+        raise ConfigError(f"model.path {path} holds no tokenizer.json: copy it from the model that this one came from")
+
+
+def _check_tokenizer(processor: Any, path: str) -> None:
+    """Refuse a tokenizer that knows no words: it would train on nothing. Raises ConfigError."""
+    tokenizer = processor.tokenizer
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
+        raise ConfigError(f"the tokenizer of model.path {path} has no words: copy its tokenizer.json again")
+
+
 def _not_loaded(path: str, error: Exception) -> str:
     if not Path(path).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return f"model.path {path} does not exist: name a model folder, or a model of the hub"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"model.path {path} cannot be loaded: {first[:200]}"
+    return f"model.path {path} cannot be loaded: {_first_line(error)[:200]}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

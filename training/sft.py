@@ -6,7 +6,8 @@ TRL's. What is here is what surrounds it: the configuration (``config.py``), the
 (``held_out.py``), and the folder that servers load (``handover.py``).
 
 An output folder holds ``model/`` (the result), ``adapter/`` (LoRA), ``curves.png``, ``history.json``, ``tensorboard/``,
-``held_out/`` (the sessions of every measurement), ``data/`` and ``checkpoints/``. Several GPUs:
+``held_out/`` (the sessions of every measurement), ``split.json`` (which sessions were kept out: ``training.held_out
+--from`` takes it), ``data/`` and ``checkpoints/``. Several GPUs (install the extras train and deepspeed):
 ``accelerate launch --config_file training/configs/accelerate/zero3.yaml -m training.sft CONFIG``.
 """
 
@@ -14,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import tomllib
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +32,18 @@ from training.examples import DataError
 UNUSABLE, FAILED, INTERRUPTED = 2, 1, 130
 
 
+EPILOG = """\
+It reads recorded sessions itself, and needs nothing of training.data. Taken are sessions that ended in an answer, with
+no turn that could not be used and no call that a tool refused, each conversation once. Keys that choose among them:
+data.sessions, data.policies, data.min_score, data.min_reward, data.max_tokens, data.skip_broken; data.resample repeats
+the rarer types of trajectory, held_out.share keeps photos out of training."""
+
+
 def parser_of() -> argparse.ArgumentParser:
     """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m training.sft", description="Fine-tune a policy on sessions.")
+    parser = argparse.ArgumentParser(
+        prog="python -m training.sft", description="Fine-tune a policy on sessions.", epilog=EPILOG
+    )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file, such as training/configs/tiny-cpu.toml")
     parser.add_argument(
         "--set",
@@ -48,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where training failed, 2 for input that cannot be used."""
     options = parser_of().parse_args(argv)
     try:
+        _check_deepspeed()
         config = check_config(changed(read_toml(options.config), options.set), SftConfig, str(options.config))
         from training.sft_run import run
 
@@ -83,6 +96,15 @@ def changed(raw: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {change}: {section} is no section")
         place[name] = value
     return raw
+
+
+def _check_deepspeed() -> None:
+    """Raise ConfigError where the launcher asks for DeepSpeed and it is not installed."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and find_spec("deepspeed") is None:
+        raise ConfigError(
+            "DeepSpeed, which the launcher asks for, is not installed: pip install '.[train,deepspeed]', or launch "
+            "without it"
+        )
 
 
 def _fail(message: str, code: int) -> int:

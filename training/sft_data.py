@@ -2,17 +2,18 @@
 
 Everything lies in the training's output folder, so that a training that is resumed goes on with the very data it began
 with: ``data/`` (the examples, as a Hugging Face data set with a card), ``tokens.json`` (their lengths), ``data.json``
-(what is in it and what was left out) and ``held_out.json`` (the tasks that the agent runs to measure).
+(what is in it and what was left out), ``split.json`` (which sessions are held out, which photos are learned from) and
+``held_out.json`` (the tasks that the agent runs to measure).
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from agent.policies.pictures import scaled_size
 from agent.task import Task
@@ -21,12 +22,20 @@ from training.data import Selection, read_examples
 from training.examples import DataError, Example
 from training.export import describe, write_dataset
 from training.held_out import tasks_of
+from training.output_folder import begin
 from training.split import resample, split
+from training.split_record import write_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-
+Chosen = TypeVar("Chosen")
+OWN_WORDS = {
+    "--skip-broken": "--set data.skip_broken=true",
+    "--validation 0": "--set held_out.share=0",
+    ", or use --allow-mixed": "",
+}
+"""Options of ``training.data`` that its refusals name, and what they are called here ("" where there is no such)."""
 TOKENS = "tokens"
 """Column of an example's length in tokens; batches are made of examples of similar length."""
 
@@ -42,9 +51,9 @@ class Prepared:
 
 
 def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side: int, folder: Path, seed: int) -> None:
-    """Read and check the sessions and write what a training needs into its folder.
+    """Read and check the sessions, then begin the training's folder and write into it what the training needs.
 
-    Raises DataError or ConfigError where they cannot be learned from as they are.
+    Raises DataError or ConfigError where they cannot be learned from as they are, or the folder is in use.
     """
     selection = Selection(
         min_score=section.min_score,
@@ -53,7 +62,7 @@ def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side
         skip_broken=section.skip_broken,
         side=side,
     )
-    read = read_examples(section.sessions, selection)
+    read = _in_own_words(lambda: read_examples(section.sessions, selection))
     if not read:
         reasons = ", ".join(f"{reason} ({count})" for reason, count in read.reasons.items())
         raise DataError(f"no session can be learned from; left out: {reasons}")
@@ -63,15 +72,16 @@ def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side
     if not fit:
         shortest = min(lengths.values())
         raise DataError(f"no session has at most {section.max_tokens} tokens: raise data.max_tokens to {shortest}")
-    train, held = split(fit, held_out.share, seed)
+    train, held = _in_own_words(lambda: split(fit, held_out.share, seed))
     balanced = resample(train, seed) if section.resample else train
     splits = {"train": balanced, **({"held_out": held} if held else {})}
     facts = describe(splits, read, selection, len(balanced) - len(train), seed)
     facts |= {"too_long": len(read) - len(fit), "longest_tokens": max(lengths[id(example)] for example in fit)}
     tasks = tasks_of(held, held_out.episodes, held_out.max_turns)
-    folder.mkdir(parents=True, exist_ok=True)
+    begin(folder)
     write_dataset(folder / "data", splits, facts)
     tokens = {name: [lengths[id(example)] for example in rows] for name, rows in splits.items()}
+    write_split(folder, train, held)
     (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
     (folder / "held_out.json").write_text(json.dumps([asdict(task) for task in tasks], indent=2), encoding="utf-8")
     (folder / "data.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -93,6 +103,17 @@ def load(folder: Path) -> Prepared:
         for name, split in splits.items()
     }
     return Prepared(rows["train"], rows.get("held_out"), tasks, facts)
+
+
+def _in_own_words(step: Callable[[], Chosen]) -> Chosen:
+    """Carry out a step that ``training.data`` also takes, and name this command's keys in place of its options."""
+    try:
+        return step()
+    except DataError as error:
+        message = str(error)
+        for option, key in OWN_WORDS.items():
+            message = message.replace(option, key)
+        raise DataError(message) from error
 
 
 def control_pattern(processor: Any) -> re.Pattern[str]:

@@ -19,12 +19,8 @@ from training.handover import RESPONSE_TEMPLATE, merge_adapter, set_generation, 
 from training.held_out import AT_ONCE, measure
 from training.local_policy import Batcher
 from training.model import load_model, load_processor, lora_config, parameter_counts
+from training.output_folder import check_apart, checkpoint_of, same_training
 from training.sft_data import TOKENS, Prepared, load, prepare
-
-BEGINNINGS = frozenset(
-    {"checkpoints", "config.json", "data", "data.json", "held_out.json", "tensorboard", "tokens.json"}
-)
-"""What a training that never came to a checkpoint leaves in its output folder; it may be started again there."""
 
 logger = logging.getLogger("training")
 
@@ -37,15 +33,15 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
     from accelerate import PartialState
 
     output = config.output
-    checkpoint = _checkpoint(output, resume)
+    check_apart(output, config.data.sessions)
+    checkpoint = checkpoint_of(output, resume)
     if resume:
-        _same_training(config, output)
+        same_training(config, output)
     state = PartialState()
     _check_launch(config, str(state.distributed_type.value))
     state.wait_for_everyone()
     processor = load_processor(config.model)
     if state.is_main_process and not resume:
-        shutil.rmtree(output, ignore_errors=True)  # what a start that failed has left
         prepare(config.data, config.held_out, processor, config.model.image_side, output, config.train.seed)
         (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
     state.wait_for_everyone()
@@ -213,43 +209,18 @@ def last_figures(history: list[dict[str, Any]]) -> dict[str, float]:
     return {"steps": float(max((entry["step"] for entry in history), default=0))} | figures
 
 
-def _checkpoint(output: Path, resume: bool) -> Path | None:
-    """The checkpoint to go on from. Raises ConfigError where the output folder does not suit."""
-    from transformers.trainer_utils import get_last_checkpoint
-
-    checkpoints = output / "checkpoints"
-    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
-    if resume:
-        if last is None:
-            raise ConfigError(f"{checkpoints} holds no checkpoint to go on from: start without --resume")
-        return Path(last)
-    others = {path.name for path in output.iterdir()} - BEGINNINGS if output.exists() else set()
-    if last or others:
-        raise ConfigError(f"{output} is not empty: add --resume to go on, or name another folder with --set output=DIR")
-    return None
-
-
 def _check_launch(config: SftConfig, distributed: str) -> None:
     """Refuse what the way of launching cannot do. ``distributed``: accelerate's name of it, such as "DEEPSPEED"."""
     if config.lora is None and config.model.dtype == "bfloat16" and distributed != "DEEPSPEED":
         raise ConfigError(
             'weights in bfloat16 lose most updates of this size: set model.dtype = "float32", add a [lora] section, or '
-            "launch with DeepSpeed, which keeps float32 copies"
+            "launch with DeepSpeed (extra deepspeed), which keeps float32 copies"
         )
     if distributed in ("DEEPSPEED", "FSDP") and config.held_out.share and config.held_out.episodes:
         raise ConfigError(
             "episodes cannot be run while the weights are spread over GPUs: set held_out.episodes = 0, and measure "
-            "the trained folder with python -m training.held_out"
+            f"afterwards: python -m training.held_out {config.output}/model --from {config.output} --out DIR"
         )
-
-
-def _same_training(config: SftConfig, output: Path) -> None:
-    """Refuse to go on with another model or other data than a training began with."""
-    began = json.loads((output / "config.json").read_text(encoding="utf-8"))
-    now = config.model_dump(mode="json")
-    for section in ("model", "lora", "data"):
-        if began.get(section) != now[section]:
-            raise ConfigError(f"the training in {output} began with another [{section}]: use the same, or start again")
 
 
 def _base_card(path: str) -> str:

@@ -1,0 +1,101 @@
+"""The output folder of a training: begun only where nothing of the user's can be lost, gone on with only as it began.
+
+A start that fails before its first checkpoint leaves data behind, which the next start replaces. It may: the folder
+carries a file that says so (``STARTED``), and what is removed are files that this command writes, by their names. A
+folder that holds anything else is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from training.config import ConfigError, SftConfig
+
+STARTED = "started-by-training-sft.txt"
+NOTE = (
+    "python -m training.sft began a training here. Until there is a checkpoint, starting it again replaces the files\n"
+    "that it wrote (data, figures, configuration) and nothing else.\n"
+)
+_OURS = re.compile(
+    r"(config|data|held_out|split|tokens)\.json|data/README\.md|data/dataset_dict\.json"
+    r"|data/\w+/((dataset_info|state)\.json|data-\d+-of-\d+\.arrow)|tensorboard/(.+/)?events\.out\.tfevents\.[^/]+"
+)
+"""Files that a training writes before its first checkpoint, relative to its output folder."""
+
+
+def checkpoint_of(output: Path, resume: bool) -> Path | None:
+    """The checkpoint to go on from, None for a new training. Raises ConfigError where the folder does not suit."""
+    from transformers.trainer_utils import get_last_checkpoint
+
+    checkpoints = output / "checkpoints"
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if resume:
+        if last is None:
+            raise ConfigError(f"{checkpoints} holds no checkpoint to go on from: start without --resume")
+        return Path(last)
+    if last:
+        raise ConfigError(
+            f"{output} holds a training: add --resume to go on, or name another folder with --set output=DIR"
+        )
+    _remains(output)
+    return None
+
+
+def begin(output: Path) -> None:
+    """Make the folder ready for a new training: remove what a start that failed has left. Raises ConfigError where it
+    holds anything else, which stays untouched, and OSError.
+    """
+    for path in sorted(_remains(output), reverse=True):  # files before the folders that hold them
+        path.rmdir() if path.is_dir() else path.unlink()
+    output.mkdir(parents=True, exist_ok=True)
+    (output / STARTED).write_text(NOTE, encoding="utf-8")
+
+
+def check_apart(output: Path, sessions: Sequence[Path]) -> None:
+    """Refuse an output folder that holds sessions to learn from, or lies among them. Raises ConfigError."""
+    ours = output.resolve()
+    for place in sessions:
+        for name in [place] if place.exists() else glob.glob(str(place), recursive=True):
+            root = Path(name).resolve()
+            if ours == root or ours in root.parents or root in ours.parents:
+                raise ConfigError(
+                    f"the output folder {output} and the sessions in {name} lie one inside the other: name a folder "
+                    "apart from them with --set output=DIR"
+                )
+
+
+def same_training(config: SftConfig, output: Path) -> None:
+    """Refuse to go on with another model or other data than a training began with. Raises ConfigError or OSError."""
+    began = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    now = config.model_dump(mode="json")
+    for section in ("model", "lora", "data"):
+        if began.get(section) != now[section]:
+            raise ConfigError(f"the training in {output} began with another [{section}]: use the same, or start again")
+
+
+def _remains(output: Path) -> list[Path]:
+    """Files and folders that a failed start has left. Raises ConfigError where there is anything else."""
+    if output.is_symlink() or output.exists():
+        cure = "name another folder with --set output=DIR"
+        if not output.is_dir():
+            raise ConfigError(f"{output} is not a folder: {cure}")
+        paths = list(output.rglob("*"))
+        if paths and not _is_note(output / STARTED):
+            raise ConfigError(f"{output} is not empty, and no training of this command began there: {cure}")
+        for path in paths:
+            name = path.relative_to(output).as_posix()
+            if path.is_symlink() or not (path.is_dir() or name == STARTED or _OURS.fullmatch(name)):
+                raise ConfigError(f"{output} holds {name}, which no start that failed has left: {cure}")
+        return paths
+    return []
+
+
+def _is_note(path: Path) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == NOTE
+    except (OSError, UnicodeDecodeError):
+        return False
