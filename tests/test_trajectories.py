@@ -227,6 +227,26 @@ def test_a_split_that_tears_a_photograph_apart_is_refused(
     assert "other images of its photograph are held out" in capsys.readouterr().err
 
 
+def test_a_split_file_is_never_written_over(
+    data: Path, tmp_path: Path, made: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = made[0]
+    own = (out / "split.json").read_bytes()
+    for options in ([], ["--resume"]):
+        assert main([str(data), "--out", str(out), "--make-split", "0.1", *options]) == 2
+        assert (out / "split.json").read_bytes() == own
+    assert "was made with other photos: choose another --out" in capsys.readouterr().err
+    split = tmp_path / "third.json"
+    assert main([str(data), "--make-split", "0.333", "--split-out", str(split)]) == 0
+    third = split.read_bytes()
+    assert main([str(data), "--make-split", "0.333", "--split-out", str(split)]) == 0  # the same one once more
+    arguments = ["--make-split", "0.9", "--split-out", str(split), "--out", str(tmp_path / "new")]
+    assert main([str(data), *arguments]) == 2
+    assert "a split is never written over: use it with --split" in capsys.readouterr().err
+    assert split.read_bytes() == third
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_run_is_taken_up_where_it_ended(data: Path, home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("--make-split", "0.1", "--count", "2", "--weights", "1,0,0")

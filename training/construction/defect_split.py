@@ -48,8 +48,29 @@ def make_split(defects: Sequence[Defect], fraction: float) -> dict[str, Any]:
     }
 
 
+def check_free(path: Path, split: dict[str, Any]) -> None:
+    """Raise TrainingError where a file holds anything but this split: what it holds out may be somebody's test."""
+    if not path.exists():
+        return
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        held = None
+    if held != split:
+        raise TrainingError(
+            f"{path} is there already and says something else, and a split is never written over: "
+            f"use it with --split {path}, or name another file or folder"
+        )
+
+
 def write_split(path: Path, split: dict[str, Any]) -> None:
-    """Write a split as JSON. Raises TrainingError where it cannot be written."""
+    """Write a split as JSON where there is none yet.
+
+    Raises TrainingError where the file holds another one (``check_free``) or cannot be written.
+    """
+    check_free(path, split)
+    if path.exists():
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, (json.dumps(split, indent=1, ensure_ascii=False) + "\n").encode())

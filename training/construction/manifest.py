@@ -17,6 +17,18 @@ from training.errors import TrainingError
 
 FORMAT = "anomaly-agent trajectories 1"
 NAME = "manifest.json"
+SAID = {
+    "data": "data from another folder",
+    "split": "a split file of another name",
+    "photos": "other photos",
+    "categories": "other categories",
+    "count": "another --count",
+    "weights": "other weights",
+    "seed": "another seed",
+    "backends": "other backends",
+    "code": "another release's code",
+}
+"""How a run differs from an earlier one, by the option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +112,6 @@ def earlier(folder: Path, options: Mapping[str, Any]) -> dict[str, Entry]:
     now = dict(options, code=code_version())
     for name in now:
         if before.get(name) != now[name]:
-            raise TrainingError(f"{folder} was made with another {name}: choose another --out, or remove it")
+            how = SAID.get(name, f"another {name}")
+            raise TrainingError(f"{folder} was made with {how}: choose another --out, or remove it")
     return {entry.session or entry.source: entry for entry in entries}
