@@ -20,7 +20,7 @@ from evaluation.data import Image, Mask
 from mcp_servers.image_gen.local import render
 from tests.conftest import make_photo
 from training.construction.advice import answers, reconciled, responds
-from training.construction.defect_split import make_split
+from training.construction.defect_split import FORMAT, make_split
 from training.construction.defects import Defect, find_defects
 from training.construction.mark import Mark
 from training.construction.phrases import changes
@@ -222,9 +222,43 @@ def test_a_split_that_tears_a_photograph_apart_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     split = tmp_path / "torn.json"
-    split.write_text(json.dumps({"train": ["plate/test/stain/000.png"], "held_out": []}), encoding="utf-8")
+    content = {"format": FORMAT, "train": ["plate/test/stain/000.png"], "held_out": []}
+    split.write_text(json.dumps(content), encoding="utf-8")
     assert main([str(data), "--split", str(split), "--out", str(tmp_path / "out")]) == 2
     assert "other images of its photograph are held out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"held_out": ["plate/test/scratch/000.png"]}, "names plate/test/scratch/000.png in train and in held_out"),
+        ({"format": "another split 7"}, 'its "format" is not "anomaly-agent split 1"'),
+        ({"train": [1]}, 'is no split: it needs lists "train" and "held_out"'),
+    ],
+)
+def test_a_split_file_that_contradicts_itself_is_refused_in_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
+    split = tmp_path / "split.json"
+    content = {"format": FORMAT, "train": ["plate/test/scratch/000.png"], "held_out": []}
+    split.write_text(json.dumps(content | change), encoding="utf-8")
+    assert main([str(data), "--split", str(split), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_copies_of_a_photo_under_other_names_stay_on_one_side(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", each=2)
+    (data / "plate" / "source_map.tsv").unlink()
+    scratches = data / "plate" / "test" / "scratch"
+    (scratches / "001.png").write_bytes((scratches / "000.png").read_bytes())
+    split = make_split(find_defects(data, []), 0.5)
+    assert split["train"] == [f"plate/test/{name}.png" for name in ("scratch/000", "scratch/001", "stain/000")]
+    (data / "plate" / "source_map.tsv").write_text(
+        "test/scratch/000.png\ta\ntest/scratch/001.png\tb\ntest/stain/001.png\tb\n", encoding="utf-8"
+    )
+    assert [defect.source for defect in find_defects(data, [])][::3] == ["plate:a", "plate:a"]
 
 
 def test_a_split_file_is_never_written_over(

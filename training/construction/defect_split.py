@@ -79,7 +79,7 @@ def write_split(path: Path, split: dict[str, Any]) -> None:
 
 
 def read_split(path: Path) -> dict[str, Any]:
-    """A split file. Raises TrainingError where it is none."""
+    """A split file. Raises TrainingError where it is none, or names a photo both for training and as held out."""
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -89,6 +89,10 @@ def read_split(path: Path) -> dict[str, Any]:
     lists = [split.get(name) for name in ("train", "held_out")] if isinstance(split, dict) else [None]
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
         raise TrainingError(f'{path} is no split: it needs lists "train" and "held_out": make one with --make-split')
+    if split.get("format") != FORMAT:
+        raise TrainingError(f'{path} is no split of this release: its "format" is not "{FORMAT}": make one anew')
+    if both := sorted({*split["train"]} & {*split["held_out"]}):
+        raise TrainingError(f"{path} names {both[0]} in train and in held_out: strike it from one of them")
     return dict(split)
 
 
