@@ -100,7 +100,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[Check, str]]] = {
         "protocol_hash": _TEXT,
         "constructed": _OBJECT,
     },
-    "message": {"images": _IMAGES},
+    "message": {"role": _TEXT, "content": _TEXT, "images": _IMAGES},
     "tool_call": {"tool": _TEXT, "arguments": _OBJECT},
     "tool_result": {
         "tool": _TEXT,

@@ -141,6 +141,29 @@ def test_incomplete_sessions_are_left_alone_and_damaged_ones_are_an_error(
     assert found["refused"]["status"] == "appended"
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"task": {', '"task": "x", "was": {', '"task" of session_start is not an object'),
+        ('"threshold": ', '"threshold": "high", "was": ', '"task" of session_start is not an object'),
+        ('"payload": {', '"payload": "x", "was": {', '"payload" of tool_result is not an object'),
+        ('"repairs": 0', '"repairs": "two"', '"repairs" of session_end is not a number'),
+        ('"seq": 3,', '"seq": 4,', "line 4: its seq is 4, not 3"),
+    ],
+)
+def test_fields_of_another_type_are_damage_and_the_other_sessions_are_scored(
+    samples: dict[str, Path], capsys: pytest.CaptureFixture[str], old: str, new: str, says: str
+) -> None:
+    log = samples["single"] / LOG_NAME
+    log.write_text(log.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    before = log.read_bytes()
+    found = rescore(capsys, samples["single"], samples["refused"], code=1)
+    assert found["single"]["status"] == "damaged"
+    assert says in found["single"]["problem"]
+    assert log.read_bytes() == before
+    assert found["refused"]["status"] == "appended"
+
+
 def test_what_an_interrupted_append_left_is_cut_off_by_the_next_one(
     samples: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -25,7 +25,7 @@ from agent.session import Session, SessionError, append_events, read_session
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
 from training.rejudge import Verdicts, judge_name, rejudge
 from training.reward_config import RewardConfig, RewardConfigError, load_reward_config
-from training.rewards import SCORER, SCORER_VERSION, Rewards, reward
+from training.rewards import COMPONENTS, SCORER, SCORER_VERSION, Rewards, reward
 from training.sessions import find_sessions
 from training.trace import read_trace
 
@@ -156,10 +156,11 @@ def _kept(session: Session, config: RewardConfig, result: Scored) -> bool:
     key = {"scorer": SCORER, "scorer_version": SCORER_VERSION, "config_hash": config.hash, "judge": result.judge}
     same = [event for event in session.of_type("reward") if all(event.get(name) == key[name] for name in key)]
     totals = [event for event in same if event.get("component") == "total"]
-    if not totals:
+    values = {str(e.get("component")): float(e["value"]) for e in same if e.get("value") is not None}
+    if not values.keys() >= {"total", *COMPONENTS}:
         return False
     result.status, result.stop_reason = "kept", str((session.end or {}).get("stop_reason"))
-    result.rewards = {str(event["component"]): float(event["value"]) for event in same}
+    result.rewards = values
     result.flags, result.excluded = totals[-1].get("flags") or (), str(totals[-1].get("excluded") or "")
     return True
 
