@@ -123,6 +123,20 @@ def test_a_folder_of_sessions_is_scored_and_the_table_shows_what_each_earned(
     assert found["single"]["rewards"]["total"] > found["repaired"]["rewards"]["total"]
 
 
+def test_the_table_can_be_read_on_a_terminal_of_80_columns(
+    samples: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([str(samples["single"].parent)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = rescore(capsys, samples["single"].parent)
+    for name in samples:
+        row = next(line for line in lines if line.split()[:2] == [name, "appended"])
+        assert len(row) <= 80
+        assert row.split()[-1] == f"{found[name]['rewards']['total']:.3f}"
+    assert "endless: stopped by max_turns; no_answer; images_unjudged" in lines
+
+
 def test_incomplete_sessions_are_left_alone_and_damaged_ones_are_an_error(
     samples: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -246,6 +260,8 @@ def test_another_judge_scores_the_recorded_images_over_mcp_and_shows_flattery(
         (["nowhere"], "no session in nowhere: name folders"),
         ([".", "--config", "absent.toml"], "absent.toml cannot be used"),
         (["{single}", "--judge-model", "x"], "name the backend too"),
+        (["{single}", "--judge", "nosuch"], "--judge nosuch: no such backend; choose one of local, gemini, openai"),
+        (["{single}", "--judge", "local+local"], "--judge local+local: no such backend"),
     ],
 )
 def test_unusable_input_is_one_line_that_names_the_cure(
@@ -258,10 +274,11 @@ def test_unusable_input_is_one_line_that_names_the_cure(
     assert told.out == ""
 
 
-def test_a_judge_that_does_not_exist_is_an_error_and_nothing_is_appended(
-    samples: dict[str, Path], home: Path, capsys: pytest.CaptureFixture[str]
+def test_a_judge_that_cannot_be_started_is_an_error_and_nothing_is_appended(
+    samples: dict[str, Path], home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (samples["single"] / LOG_NAME).read_bytes()
-    assert main([str(samples["single"]), "--judge", "nobody"]) == 1
+    monkeypatch.setenv("ANOMALY_AGENT_JUDGE_TIMEOUT", "never")
+    assert main([str(samples["single"]), "--judge", "local"]) == 1
     assert "error: " in capsys.readouterr().err
     assert (samples["single"] / LOG_NAME).read_bytes() == before
