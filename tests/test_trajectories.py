@@ -116,6 +116,7 @@ def test_every_type_is_made_and_counted(made: tuple[Path, dict[str, Any]]) -> No
     assert set(manifest["by_type"]) >= {"single"}
     assert len(manifest["by_type"]) >= 2
     assert manifest["by_category"] == {"plate": 6}
+    assert manifest["donors"] == {"plate": ["plate/train/good/000.png", "plate/train/good/001.png"]}
     assert manifest["with_knowledge"] == sum(entry["knowledge"] for entry in manifest["entries"])
 
 

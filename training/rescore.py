@@ -200,7 +200,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _print(results: Sequence[Scored], config: RewardConfig) -> None:
     title = f"Rewards by {SCORER} {SCORER_VERSION}, configuration {config.hash}, judge {results[0].judge}"
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("session", overflow="fold")
     table.add_column("status", no_wrap=True)
     shown = {"task": "R_task", "reflection.paper": "R_ref paper", "reflection.running_max": "R_ref max",
@@ -221,6 +221,7 @@ def _print(results: Sequence[Scored], config: RewardConfig) -> None:
         table.add_row(name, result.status, *figures)
         told += [f"{name}: {'; '.join(notes)}"] * bool(notes)
     console = Console(markup=False, highlight=False)
+    console.print(title, soft_wrap=True)
     console.print(table)
     console.print(*told, sep="\n", soft_wrap=True)
     report = _report(results, config)

@@ -29,7 +29,7 @@ from training.construction.defect_split import (
 )
 from training.construction.defects import Defect, find_defects
 from training.construction.manifest import Entry, earlier
-from training.construction.normals import Reversed, reverse_all
+from training.construction.normals import Reversed, donors, reverse_all
 from training.construction.plan import plan, read_weights
 from training.construction.production import Production
 from training.errors import TrainingError
@@ -147,7 +147,7 @@ def _before(folder: Path, settings: dict[str, Any], resume: bool) -> dict[str, E
 
 def _make(options: argparse.Namespace, usable: list[Defect], settings: dict[str, Any], before: dict[str, Entry]) -> int:
     folder: Path = options.out
-    run = Production(options, folder, settings["split"], settings, before, say)
+    run = Production(options, folder, settings["split"], settings, before, donors(usable), say)
     run.write()
     started = time.perf_counter()
     counter = itertools.count(1)
@@ -169,7 +169,9 @@ def _make(options: argparse.Namespace, usable: list[Defect], settings: dict[str,
     anyio.run(run.all, jobs, files)
     content = run.write()
     if options.json:
-        sys.stdout.write(json.dumps({k: v for k, v in content.items() if k != "entries"}, indent=1) + "\n")
+        sys.stdout.write(
+            json.dumps({k: v for k, v in content.items() if k not in ("entries", "donors")}, indent=1) + "\n"
+        )
     else:
         sys.stdout.write(_table(content, folder, time.perf_counter() - started))
     return 0 if content["sessions"] else FAILED

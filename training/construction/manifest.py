@@ -63,9 +63,12 @@ def code_version() -> str:
 
 
 def summary(
-    options: Mapping[str, Any], entries: Sequence[Entry], servers: Sequence[Mapping[str, Any]]
+    options: Mapping[str, Any],
+    entries: Sequence[Entry],
+    servers: Sequence[Mapping[str, Any]],
+    donors: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """The manifest's content."""
+    """The manifest's content. ``donors``: good photos that reverse synthesis could draw on, by category."""
     made = [entry for entry in entries if not entry.skipped]
     several = [entry for entry in made if entry.type != "single"]
     simulated = Counter(text.split(":")[0] for entry in made for text in entry.simulated)
@@ -74,6 +77,7 @@ def summary(
         "code": code_version(),
         "servers": list(servers),
         "options": dict(options),
+        "donors": {category: list(photos) for category, photos in donors.items()},
         "sessions": len(made),
         "sources": len({entry.source for entry in made}),
         "by_type": dict(sorted(Counter(entry.type for entry in made).items())),
