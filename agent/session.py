@@ -21,11 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from agent.session_check import AFTER_THE_END, fault
+
 SCHEMA_VERSION = 1
 LOG_NAME = "session.jsonl"
 EVENT_TYPES = frozenset({"session_start", "message", "model_call", "tool_call", "tool_result", "reward", "session_end"})
-AFTER_THE_END = frozenset({"reward"})
-"""Event types that may be added to a session that has ended."""
 
 
 class SessionError(ValueError):
@@ -202,8 +202,8 @@ class Session:
 def read_session(folder: Path) -> Session:
     """Read a session folder (or a run folder that holds one).
 
-    Raises SessionError where there is none, where a line other than the last is damaged, or where the schema
-    is newer than this reader.
+    Raises SessionError where there is none, where a line other than the last is damaged, missing or out of place
+    (``session_check.py``), or where the schema is newer than this reader.
     """
     folder = _log_folder(folder)
     path = folder / LOG_NAME
@@ -216,8 +216,8 @@ def read_session(folder: Path) -> Session:
     events = []
     for number, line in enumerate(lines, 1):
         try:
-            event = json.loads(line)
-        except ValueError as error:
+            event = json.loads(line, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
             raise SessionError(f"{path}, line {number}: not valid JSON, the log was edited or damaged") from error
         if not isinstance(event, dict) or not isinstance(event.get("type"), str):
             raise SessionError(f"{path}, line {number}: not an event of a session log")
@@ -227,9 +227,18 @@ def read_session(folder: Path) -> Session:
                 "read it with the release that recorded it"
             )
         events.append(event)
-    start: dict[str, Any] = next((e for e in events if e["type"] == "session_start"), {})
+    if found := fault(events):
+        raise SessionError(
+            f"{path}, line {found[0]}: {found[1]}; the log was edited or damaged: restore it from a copy"
+        )
+    start: dict[str, Any] = events[0] if events else {}
     end = next((e for e in events if e["type"] == "session_end"), None)
     return Session(folder=folder, events=events, torn=bool(tail), start=start, end=end)
+
+
+def _no_number(constant: str) -> None:
+    """NaN and Infinity, which are not JSON and which no log holds."""
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _log_folder(folder: Path) -> Path:

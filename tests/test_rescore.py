@@ -70,7 +70,7 @@ def test_rewards_are_appended_and_every_line_before_them_stays_as_it_was(
     assert {event["component"]: event["value"] for event in rewards} == result["rewards"]
     assert rewards[-1]["component"] == "total"
     assert rewards[-1]["config"]["alpha"] == 1.0
-    assert {event["scorer_version"] for event in rewards} == {"1"}
+    assert {event["scorer_version"] for event in rewards} == {"2"}
     score = read_trace(session).scores[2] / 10
     assert result["rewards"]["total"] == pytest.approx(score + 0.5 * score + 0.2)
 
@@ -123,6 +123,20 @@ def test_a_folder_of_sessions_is_scored_and_the_table_shows_what_each_earned(
     assert found["single"]["rewards"]["total"] > found["repaired"]["rewards"]["total"]
 
 
+def test_the_table_can_be_read_on_a_terminal_of_80_columns(
+    samples: dict[str, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([str(samples["single"].parent)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = rescore(capsys, samples["single"].parent)
+    for name in samples:
+        row = next(line for line in lines if line.split()[:2] == [name, "appended"])
+        assert len(row) <= 80
+        assert row.split()[-1] == f"{found[name]['rewards']['total']:.3f}"
+    assert "endless: stopped by max_turns; no_answer; images_unjudged" in lines
+
+
 def test_incomplete_sessions_are_left_alone_and_damaged_ones_are_an_error(
     samples: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +152,29 @@ def test_incomplete_sessions_are_left_alone_and_damaged_ones_are_an_error(
     found = rescore(capsys, samples["triple"], samples["refused"], code=1)
     assert found["triple"]["status"] == "damaged"
     assert "line 4: not valid JSON" in found["triple"]["problem"]
+    assert found["refused"]["status"] == "appended"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ('"task": {', '"task": "x", "was": {', '"task" of session_start is not an object'),
+        ('"threshold": ', '"threshold": "high", "was": ', '"task" of session_start is not an object'),
+        ('"payload": {', '"payload": "x", "was": {', '"payload" of tool_result is not an object'),
+        ('"repairs": 0', '"repairs": "two"', '"repairs" of session_end is not a number'),
+        ('"seq": 3,', '"seq": 4,', "line 4: its seq is 4, not 3"),
+    ],
+)
+def test_fields_of_another_type_are_damage_and_the_other_sessions_are_scored(
+    samples: dict[str, Path], capsys: pytest.CaptureFixture[str], old: str, new: str, says: str
+) -> None:
+    log = samples["single"] / LOG_NAME
+    log.write_text(log.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    before = log.read_bytes()
+    found = rescore(capsys, samples["single"], samples["refused"], code=1)
+    assert found["single"]["status"] == "damaged"
+    assert says in found["single"]["problem"]
+    assert log.read_bytes() == before
     assert found["refused"]["status"] == "appended"
 
 
@@ -223,6 +260,8 @@ def test_another_judge_scores_the_recorded_images_over_mcp_and_shows_flattery(
         (["nowhere"], "no session in nowhere: name folders"),
         ([".", "--config", "absent.toml"], "absent.toml cannot be used"),
         (["{single}", "--judge-model", "x"], "name the backend too"),
+        (["{single}", "--judge", "nosuch"], "--judge nosuch: no such backend; choose one of local, gemini, openai"),
+        (["{single}", "--judge", "local+local"], "--judge local+local: no such backend"),
     ],
 )
 def test_unusable_input_is_one_line_that_names_the_cure(
@@ -235,10 +274,11 @@ def test_unusable_input_is_one_line_that_names_the_cure(
     assert told.out == ""
 
 
-def test_a_judge_that_does_not_exist_is_an_error_and_nothing_is_appended(
-    samples: dict[str, Path], home: Path, capsys: pytest.CaptureFixture[str]
+def test_a_judge_that_cannot_be_started_is_an_error_and_nothing_is_appended(
+    samples: dict[str, Path], home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (samples["single"] / LOG_NAME).read_bytes()
-    assert main([str(samples["single"]), "--judge", "nobody"]) == 1
+    monkeypatch.setenv("ANOMALY_AGENT_JUDGE_TIMEOUT", "never")
+    assert main([str(samples["single"]), "--judge", "local"]) == 1
     assert "error: " in capsys.readouterr().err
     assert (samples["single"] / LOG_NAME).read_bytes() == before

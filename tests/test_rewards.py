@@ -138,6 +138,11 @@ def test_knowledge_is_rewarded_only_after_a_low_score(steps: str, times: int) ->
         ("PG IG QE=8 MG splendid", "contradiction", -0.5),
         ("PG IG QE=5 MG=none below_threshold-", "contradiction", -0.5),
         ("failed:none-", "contradiction", 0),
+        ("PG IG QE=5 IG QE=8 MG2 success", "contradiction", -0.5),  # a mask of another image than the final one
+        ("PG IG QE=8 MG! success", "contradiction", -0.5),
+        ("PG IG QE=8 success", "contradiction", -0.5),
+        ("PG IG QE=5 MG=none failed", "contradiction", -0.5),
+        ("PG IG QE=8 MG=none MG success", "contradiction", 0),
     ],
 )
 def test_every_other_term_of_behaviour_by_hand(steps: str, name: str, value: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.session import LOG_NAME, SessionError, SessionWriter, read_session
+from agent.session import LOG_NAME, SessionError, SessionWriter, append_events, read_session
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
 
@@ -41,11 +41,85 @@ def test_a_torn_last_line_is_left_out_and_the_session_is_incomplete(tmp_path: Pa
     assert not session.complete
 
 
+def whole(folder: Path) -> Path:
+    """The log of a short session."""
+    with SessionWriter(folder) as writer:
+        writer.append("session_start", task={"item_name": "nut", "threshold": 7.0})
+        writer.append("message", role="user", content="x", images=[])
+        writer.append("tool_result", tool="image_gen", ok=True, payload={}, images=[])
+        writer.append("session_end", stop_reason="answered", repairs=0)
+    append_events(folder, "reward", [{"component": "task", "value": 0.5}, {"component": "total", "value": 0.5}])
+    return folder / LOG_NAME
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ([0, 2, 3], "line 2: its seq is 2, not 1: lines are missing"),
+        ([0, 2, 1, 3], "line 2: its seq is 2, not 1"),
+        ([0, 1, 1, 2, 3], "line 3: its seq is 1, not 2"),
+        ([1, 2, 3], "line 1: its seq is 1, not 0"),
+        ([0, 1, 2, 3, 5], "line 5: its seq is 5, not 4"),
+    ],
+)
+def test_lines_that_are_missing_doubled_or_swapped_are_damage(tmp_path: Path, order: list[int], says: str) -> None:
+    log = whole(tmp_path)
+    assert len(read_session(tmp_path).of_type("reward")) == 2
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[number] for number in order))
+    with pytest.raises(SessionError, match=says):
+        read_session(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("order", "says"),
+    [
+        ([1, 2, 3], "line 1: a log has one session_start, its first line, and this is 'message'"),
+        ([0, 0, 1, 3], "line 2: a log has one session_start"),
+        ([0, 1, 3, 3], "line 4: only rewards follow session_end, and this is 'session_end'"),
+        ([0, 3, 1], "line 3: only rewards follow session_end, and this is 'message'"),
+    ],
+)
+def test_a_log_without_a_start_or_with_two_ends_is_damage_however_it_is_numbered(
+    tmp_path: Path, order: list[int], says: str
+) -> None:
+    log = whole(tmp_path)
+    events = [json.loads(line) for line in log.read_bytes().splitlines()]
+    kept = [events[old] | {"seq": seq} for seq, old in enumerate(order)]
+    log.write_text("".join(json.dumps(event) + "\n" for event in kept))
+    with pytest.raises(SessionError, match=says):
+        read_session(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value", "says"),
+    [
+        (0, "task", "x", '"task" of session_start is not an object'),
+        (0, "task", {"threshold": "high"}, '"task" of session_start is not an object with'),
+        (0, "policy", ["x"], '"policy" of session_start is not an object'),
+        (1, "images", ["abc"], '"images" of message is not a list of images with their SHA-256'),
+        (2, "images", [{"sha256": "../../x"}], '"images" of tool_result is not a list'),
+        (2, "payload", [1], '"payload" of tool_result is not an object'),
+        (3, "repairs", "two", '"repairs" of session_end is not a number from 0'),
+        (4, "value", "much", '"value" of reward is not a number'),
+        (4, "value", float("nan"), "line 5: not valid JSON"),
+        (4, "value", 10**400, '"value" of reward is not a number'),
+    ],
+)
+def test_fields_of_another_type_are_damage_that_is_named(
+    tmp_path: Path, line: int, field: str, value: object, says: str
+) -> None:
+    log = whole(tmp_path)
+    events = [json.loads(text) for text in log.read_bytes().splitlines()]
+    events[line][field] = value
+    log.write_text("".join(json.dumps(event) + "\n" for event in events))
+    with pytest.raises(SessionError, match=says) as caught:
+        read_session(tmp_path)
+    assert str(log) in str(caught.value)
+
+
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with SessionWriter(tmp_path) as writer:
-        for _ in range(3):
-            writer.append("message", role="user", content="x")
-    log = tmp_path / LOG_NAME
+    log = whole(tmp_path)
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(lines[0] + b"{broken\n" + lines[2])
     with pytest.raises(SessionError, match="line 2"):

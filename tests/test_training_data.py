@@ -183,9 +183,32 @@ def _garble_turn(folder: Path) -> None:
     edit(folder, lambda event: event.update(content="hm") if event.get("role") == "assistant" else None)
 
 
+def _cut(folder: Path, unwanted: Callable[[dict[str, Any]], bool]) -> None:
+    """Take events out and number the rest anew, as one does who wants to hide it."""
+    log = folder / LOG_NAME
+    events = [event for line in log.read_text(encoding="utf-8").splitlines() if not unwanted(event := json.loads(line))]
+    log.write_text("".join(json.dumps(event | {"seq": seq}) + "\n" for seq, event in enumerate(events)))
+
+
+def _hide_pictures(event: dict[str, Any]) -> None:
+    if event.get("role") == "tool":
+        event["images"] = []
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
+        (lambda folder: edit(folder, _hide_pictures), "does not show the image that was made: .*leave this session"),
+        (
+            lambda folder: edit(folder, lambda e: e.update(images=[]) if "images" in e else None),
+            "of image_gen holds no",
+        ),
+        (lambda folder: _cut(folder, lambda event: event.get("role") == "tool"), "is a second turn in a row"),
+        (lambda folder: _cut(folder, lambda event: event["type"] == "session_start"), "line 1: a log has one session_"),
+        (lambda folder: edit(folder, start(task="x")), '"task" of session_start is not an object'),
+        (lambda folder: edit(folder, lambda e: e.update(repairs="two") if "repairs" in e else None), "repairs"),
+        (lambda folder: edit(folder, lambda e: e.update(images=["abc"]) if "images" in e else None), "list of images"),
+        (lambda folder: edit(folder, lambda e: e.update(content=7) if "content" in e else None), '"content" of mess'),
         (_tear, "last line is torn"),
         (lambda folder: next((folder / "images").iterdir()).unlink(), r"image [0-9a-f]{12} cannot be read"),
         (_swap_image, "is not the one recorded: restore it"),
@@ -347,7 +370,14 @@ def test_the_command_counts_what_it_took_and_what_it_left_out(
     [
         (["--validation", "1"], "out of range: choose 0 to below 1"),
         (["--image-side", "8"], "choose 32 to 8192"),
-        (["--min-score", "99", "--out", "{out}"], "no example is left: loosen the filters"),
+        (["--min-reward", "99", "--out", "{out}"], "no example is left: loosen the filters"),
+        (["--min-score", "99"], "min-score 99 is out of range: choose 0 to 10"),
+        (["--min-score", "nan"], "min-score nan is out of range: choose 0 to 10"),
+        (["--min-reward", "nan"], "min-reward nan is no reward: choose a finite number"),
+        (
+            ["--stop-reason", "answerd"],
+            "'answerd' is unknown: choose from answered, max_turns, policy_error, tool_error",
+        ),
         (["--out", "{full}"], "is not empty: choose another --out"),
         (["--cap", "0"], "too small: 1 at least"),
         (["--reward-config", "absent.toml"], "absent.toml cannot be used"),

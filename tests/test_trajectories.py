@@ -20,7 +20,7 @@ from evaluation.data import Image, Mask
 from mcp_servers.image_gen.local import render
 from tests.conftest import make_photo
 from training.construction.advice import answers, reconciled, responds
-from training.construction.defect_split import make_split
+from training.construction.defect_split import FORMAT, make_split
 from training.construction.defects import Defect, find_defects
 from training.construction.mark import Mark
 from training.construction.phrases import changes
@@ -116,6 +116,7 @@ def test_every_type_is_made_and_counted(made: tuple[Path, dict[str, Any]]) -> No
     assert set(manifest["by_type"]) >= {"single"}
     assert len(manifest["by_type"]) >= 2
     assert manifest["by_category"] == {"plate": 6}
+    assert manifest["donors"] == {"plate": ["plate/train/good/000.png", "plate/train/good/001.png"]}
     assert manifest["with_knowledge"] == sum(entry["knowledge"] for entry in manifest["entries"])
 
 
@@ -222,9 +223,63 @@ def test_a_split_that_tears_a_photograph_apart_is_refused(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     split = tmp_path / "torn.json"
-    split.write_text(json.dumps({"train": ["plate/test/stain/000.png"], "held_out": []}), encoding="utf-8")
+    content = {"format": FORMAT, "train": ["plate/test/stain/000.png"], "held_out": []}
+    split.write_text(json.dumps(content), encoding="utf-8")
     assert main([str(data), "--split", str(split), "--out", str(tmp_path / "out")]) == 2
     assert "other images of its photograph are held out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"held_out": ["plate/test/scratch/000.png"]}, "names plate/test/scratch/000.png in train and in held_out"),
+        ({"format": "another split 7"}, 'its "format" is not "anomaly-agent split 1"'),
+        ({"train": [1]}, 'is no split: it needs lists "train" and "held_out"'),
+    ],
+)
+def test_a_split_file_that_contradicts_itself_is_refused_in_one_line(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], message: str
+) -> None:
+    split = tmp_path / "split.json"
+    content = {"format": FORMAT, "train": ["plate/test/scratch/000.png"], "held_out": []}
+    split.write_text(json.dumps(content | change), encoding="utf-8")
+    assert main([str(data), "--split", str(split), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+def test_copies_of_a_photo_under_other_names_stay_on_one_side(tmp_path: Path) -> None:
+    data = make_data(tmp_path / "data", each=2)
+    (data / "plate" / "source_map.tsv").unlink()
+    scratches = data / "plate" / "test" / "scratch"
+    (scratches / "001.png").write_bytes((scratches / "000.png").read_bytes())
+    split = make_split(find_defects(data, []), 0.5)
+    assert split["train"] == [f"plate/test/{name}.png" for name in ("scratch/000", "scratch/001", "stain/000")]
+    (data / "plate" / "source_map.tsv").write_text(
+        "test/scratch/000.png\ta\ntest/scratch/001.png\tb\ntest/stain/001.png\tb\n", encoding="utf-8"
+    )
+    assert [defect.source for defect in find_defects(data, [])][::3] == ["plate:a", "plate:a"]
+
+
+def test_a_split_file_is_never_written_over(
+    data: Path, tmp_path: Path, made: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = made[0]
+    own = (out / "split.json").read_bytes()
+    for options in ([], ["--resume"]):
+        assert main([str(data), "--out", str(out), "--make-split", "0.1", *options]) == 2
+        assert (out / "split.json").read_bytes() == own
+    assert "was made with other photos: choose another --out" in capsys.readouterr().err
+    split = tmp_path / "third.json"
+    assert main([str(data), "--make-split", "0.333", "--split-out", str(split)]) == 0
+    third = split.read_bytes()
+    assert main([str(data), "--make-split", "0.333", "--split-out", str(split)]) == 0  # the same one once more
+    arguments = ["--make-split", "0.9", "--split-out", str(split), "--out", str(tmp_path / "new")]
+    assert main([str(data), *arguments]) == 2
+    assert "a split is never written over: use it with --split" in capsys.readouterr().err
+    assert split.read_bytes() == third
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_run_is_taken_up_where_it_ended(data: Path, home: Path, tmp_path: Path) -> None:

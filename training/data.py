@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,20 @@ from typing import Any
 
 from agent.policies.pictures import IMAGE_SIDE
 from agent.session import Session, SessionError, read_session
+from agent.task import StopReason
 from training.examples import DataError, Example, example_of
 from training.reward_config import RewardConfig, RewardConfigError, load_reward_config
 from training.sessions import find_sessions
 from training.split import cap, resample, split
+from training.trace import MAX_SCORE
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which sessions become examples. An incomplete session never does."""
+    """Which sessions become examples. An incomplete session never does.
+
+    Raises DataError for a filter that nothing or everything would pass: a score that is none, an unknown stop reason.
+    """
 
     stop_reasons: tuple[str, ...] = ("answered",)
     min_score: float | None = None
@@ -46,6 +52,14 @@ class Selection:
     side: int = IMAGE_SIDE
     """Longest side in pixels of the pictures."""
     rewards: RewardConfig = field(default_factory=RewardConfig)
+
+    def __post_init__(self) -> None:
+        if self.min_score is not None and not 0 <= self.min_score <= MAX_SCORE:
+            raise DataError(f"min-score {self.min_score:g} is out of range: choose 0 to {MAX_SCORE:g}")
+        if self.min_reward is not None and not math.isfinite(self.min_reward):
+            raise DataError(f"min-reward {self.min_reward:g} is no reward: choose a finite number, such as 0.5")
+        if unknown := [name for name in self.stop_reasons if name not in list(StopReason)]:
+            raise DataError(f"stop-reason {unknown[0]!r} is unknown: choose from {', '.join(StopReason)}")
 
     def refusal(self, session: Session) -> str:
         """Why a session is not wanted, by its first and last line and whether the policy ever spoke; "" where it is."""
@@ -168,7 +182,12 @@ def parser_of() -> argparse.ArgumentParser:
     add("sessions", nargs="+", metavar="SESSIONS", help="session or run folders, folders of them, globs")
     add("--out", type=Path, metavar="DIR", help="write the data set there (default: only count)")
     add("--format", choices=("hf", "parquet"), default="hf", help="Hugging Face on disk (default) or Parquet")
-    add("--stop-reason", action="append", metavar="NAME", help="repeatable (default: answered)")
+    add(
+        "--stop-reason",
+        action="append",
+        metavar="NAME",
+        help=f"one of {', '.join(StopReason)}; repeatable (default: answered)",
+    )
     add("--min-score", type=float, metavar="S", help="least score of the final image, 0 to 10")
     add("--min-reward", type=float, metavar="R", help="least total reward")
     add("--reward-config", type=Path, metavar="FILE", help="TOML file with a [reward] table")

@@ -24,6 +24,7 @@ from training.trace import Trace, read_trace
 
 ROLES = frozenset({"system", "user", "assistant", "tool"})
 KINDS = ("single", "dual", "triple", "other")
+_CUT = "the log was edited or damaged, leave this session out"
 _LETTERS = {"prompt_gen": "P", "image_gen": "I", "quality_eval": "Q", "knowledge_retrieval": "K", "mask_gen": "M"}
 _SHAPES = {"single": "PIQM", "dual": "PIQK?IQM", "triple": "PIQK?IQK?IQM"}
 
@@ -96,7 +97,7 @@ def example_of(session: Session, rewards: RewardConfig, side: int) -> Example:
     where = str(session.folder)
     trace = read_trace(session)
     if trace.unusable > int((session.end or {}).get("repairs") or 0):
-        raise DataError(f"{where}: {_unreadable(session)}: the log was edited or damaged, leave this session out")
+        raise DataError(f"{where}: {_unreadable(session)}: {_CUT}")
     messages, pictures = _conversation(session, trace)
     if not pictures:
         raise DataError(f"{where}: the conversation shows no photo: leave this session out")
@@ -145,10 +146,23 @@ def _conversation(session: Session, trace: Trace) -> tuple[list[dict[str, Any]],
     where = session.folder
     messages: list[dict[str, Any]] = []
     pictures: list[StoredImage] = []
+    made: list[Any] = []
     turn = 0
     dropped = False
-    for event in session.of_type("message"):
+    last = ""
+    for event in session.events:
+        if event["type"] == "tool_result":
+            made = [image["sha256"] for image in event.get("images") or [] if image.get("role") == "synthesis"]
+            if event.get("tool") == "image_gen" and event.get("ok") and not made:
+                raise DataError(f"{where}: result {event.get('seq')} of image_gen holds no image: {_CUT}")
+        if event["type"] != "message":
+            continue
         role, text = str(event.get("role")), event.get("content")
+        if role == last == "assistant":
+            raise DataError(f"{where}: message {event.get('seq')} is a second turn in a row: {_CUT}")
+        if role == "tool" and [image.get("sha256") for image in event.get("images") or []] != made:
+            raise DataError(f"{where}: message {event.get('seq')} does not show the image that was made: {_CUT}")
+        last = role
         if role not in ROLES or not isinstance(text, str):
             raise DataError(f"{where}: message {event.get('seq')} has no known role or no text: leave this session out")
         if role == "assistant":

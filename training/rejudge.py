@@ -7,6 +7,7 @@ same images.
 from __future__ import annotations
 
 import base64
+import hashlib
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from agent.session import Session, SessionError
 from agent.task import Task
 from agent.toolbox import Toolbox
 from training.trace import MAX_SCORE
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,8 @@ def judge_name(toolbox: Toolbox) -> str:
 async def rejudge(session: Session, toolbox: Toolbox) -> Verdicts:
     """Have every synthesized image of a session judged once, with the task's item and anomaly type.
 
-    Raises SessionError where the log names no original or an image is missing, ToolboxError where the judge fails.
+    Raises SessionError where the log names no original or an image is missing or not the one recorded, ToolboxError
+    where the judge fails.
     """
     recorded = session.start.get("task") or {}
     task = Task(
@@ -76,6 +80,8 @@ def _entries(session: Session) -> list[dict[str, Any]]:
 
 def _image(session: Session, entry: dict[str, Any], number: int) -> ImageRef:
     png = session.image(str(entry["sha256"]))
+    if hashlib.sha256(png).hexdigest() != entry["sha256"] or png[:8] != PNG_SIGNATURE or len(png) < 24:
+        raise SessionError(f"{session.folder}: image {number} is not the PNG that was recorded: restore it from a copy")
     width, height = struct.unpack(">II", png[16:24])
     uri = "data:image/png;base64," + base64.b64encode(png).decode()
     return ImageRef(number, uri, png, str(entry["sha256"]), width, height)

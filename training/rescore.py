@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from agent.session import Session, SessionError, append_events, read_session
+from agent.task import StopReason
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
+from mcp_servers.quality_eval.server import SPEC as JUDGES
 from training.rejudge import Verdicts, judge_name, rejudge
 from training.reward_config import RewardConfig, RewardConfigError, load_reward_config
-from training.rewards import SCORER, SCORER_VERSION, Rewards, reward
+from training.rewards import COMPONENTS, SCORER, SCORER_VERSION, Rewards, reward
 from training.sessions import find_sessions
 from training.trace import read_trace
 
@@ -76,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_reward_config(options.config) if options.config else RewardConfig()
         folders = find_sessions(options.sessions)
-        if not options.judge and (options.judge_model or options.judge_base_url):
-            raise RewardConfigError("--judge-model and --judge-base-url go with --judge: name the backend too")
+        _check_judge(options)
         results = anyio.run(_rescore, folders, config, options)
     except (SessionError, RewardConfigError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -90,6 +92,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _print(results, config)
     return 1 if any(result.status in ("damaged", "unjudged") for result in results) else 0
+
+
+def _check_judge(options: argparse.Namespace) -> None:
+    """Raise RewardConfigError for a judge that there is none of, before a server is started for it."""
+    if not options.judge:
+        if options.judge_model or options.judge_base_url:
+            raise RewardConfigError("--judge-model and --judge-base-url go with --judge: name the backend too")
+        return
+    parts = options.judge.split("+")
+    if not set(parts) <= {*JUDGES.backends} or len(set(parts)) < len(parts):
+        raise RewardConfigError(f"--judge {options.judge}: no such backend; choose one of {', '.join(JUDGES.backends)}")
 
 
 async def _rescore(folders: Sequence[Path], config: RewardConfig, options: argparse.Namespace) -> list[Scored]:
@@ -156,10 +169,11 @@ def _kept(session: Session, config: RewardConfig, result: Scored) -> bool:
     key = {"scorer": SCORER, "scorer_version": SCORER_VERSION, "config_hash": config.hash, "judge": result.judge}
     same = [event for event in session.of_type("reward") if all(event.get(name) == key[name] for name in key)]
     totals = [event for event in same if event.get("component") == "total"]
-    if not totals:
+    values = {str(e.get("component")): float(e["value"]) for e in same if e.get("value") is not None}
+    if not values.keys() >= {"total", *COMPONENTS}:
         return False
     result.status, result.stop_reason = "kept", str((session.end or {}).get("stop_reason"))
-    result.rewards = {str(event["component"]): float(event["value"]) for event in same}
+    result.rewards = values
     result.flags, result.excluded = totals[-1].get("flags") or (), str(totals[-1].get("excluded") or "")
     return True
 
@@ -186,24 +200,30 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _print(results: Sequence[Scored], config: RewardConfig) -> None:
     title = f"Rewards by {SCORER} {SCORER_VERSION}, configuration {config.hash}, judge {results[0].judge}"
-    table = Table(title=title, title_justify="left")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("session", overflow="fold")
-    for name in ("status", "stopped"):
-        table.add_column(name)
+    table.add_column("status", no_wrap=True)
     shown = {"task": "R_task", "reflection.paper": "R_ref paper", "reflection.running_max": "R_ref max",
              "behaviour": "R_beh", "total": "R"}  # fmt: skip
     for heading in shown.values():
-        table.add_column(heading, justify="right")
-    table.add_column("notes", overflow="fold")
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+    told: list[str] = []
     common = os.path.commonpath([Path(result.session).absolute().parent for result in results])
     for result in results:
-        notes = list(result.flags)
-        notes += [f"excluded: {result.excluded}"] * bool(result.excluded) + [result.problem] * bool(result.problem)
+        notes = [f"stopped by {result.stop_reason}"] * (result.stop_reason not in ("", StopReason.ANSWERED))
+        notes += [
+            *result.flags,
+            *[f"excluded: {result.excluded}"] * bool(result.excluded),
+            *[result.problem] * bool(result.problem),
+        ]
         figures = [f"{result.rewards[name]:.3f}" if name in result.rewards else "" for name in shown]
         name = os.path.relpath(result.session, common)
-        table.add_row(name, result.status, result.stop_reason, *figures, "; ".join(notes))
+        table.add_row(name, result.status, *figures)
+        told += [f"{name}: {'; '.join(notes)}"] * bool(notes)
     console = Console(markup=False, highlight=False)
+    console.print(title, soft_wrap=True)
     console.print(table)
+    console.print(*told, sep="\n", soft_wrap=True)
     report = _report(results, config)
     if report["mean_total"] is not None:
         console.print(f"mean R of {report['learnable']} sessions that may be learned from: {report['mean_total']:.3f}")

@@ -19,7 +19,7 @@ from training.reward_config import RewardConfig
 from training.trace import ANSWER, MAX_SCORE, UNUSABLE, Trace
 
 SCORER = "anomaly-agent"
-SCORER_VERSION = "1"
+SCORER_VERSION = "2"
 """Goes up whenever the same trace and configuration would give another number."""
 COMPONENTS = ("task", "reflection", "behaviour")
 
@@ -166,7 +166,8 @@ def contradicts(trace: Trace) -> bool:
 
     "success" needs a score that passed, "below_threshold" one that did not, and both a mask, since without one there
     is no sample; "failed" may not disown an image that passed unless mask_gen found nothing on it; mask_generated may
-    not deny a mask. Another status is none of ours.
+    neither deny nor claim a mask of the final image: another image's, or a call that was refused, is none. Another
+    status is none of ours.
     """
     answer = trace.answer
     if answer is None:
@@ -175,7 +176,7 @@ def contradicts(trace: Trace) -> bool:
     score = trace.scores.get(final) if final is not None else None
     passed = score is not None and score >= trace.threshold
     masks = [a for a in trace.actions if a.kind == "mask_gen" and a.ok and a.image == final]
-    if masks and masks[-1].found and not answer.mask_generated:
+    if answer.mask_generated != bool(masks and masks[-1].found):
         return True
     if answer.status == "success":
         return not passed or not answer.mask_generated

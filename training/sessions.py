@@ -35,4 +35,5 @@ def logged_totals(session: Session, config_hash: str) -> list[dict[str, Any]]:
     The total is the last event of every scoring, so it vouches for those before it.
     """
     key = {"component": "total", "config_hash": config_hash, "scorer": SCORER, "scorer_version": SCORER_VERSION}
-    return [event for event in session.of_type("reward") if all(event.get(name) == key[name] for name in key)]
+    found = [event for event in session.of_type("reward") if all(event.get(name) == key[name] for name in key)]
+    return [event for event in found if event.get("value") is not None]

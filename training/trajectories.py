@@ -19,10 +19,17 @@ from typing import Any
 import anyio
 
 from agent.toolbox import BACKEND_ROLES, ToolboxError
-from training.construction.defect_split import allowed, fingerprint, make_split, read_split, write_split
+from training.construction.defect_split import (
+    allowed,
+    check_free,
+    fingerprint,
+    make_split,
+    read_split,
+    write_split,
+)
 from training.construction.defects import Defect, find_defects
-from training.construction.manifest import earlier
-from training.construction.normals import Reversed, reverse_all
+from training.construction.manifest import Entry, earlier
+from training.construction.normals import Reversed, donors, reverse_all
 from training.construction.plan import plan, read_weights
 from training.construction.production import Production
 from training.errors import TrainingError
@@ -100,18 +107,25 @@ def _run(options: argparse.Namespace) -> int:
         raise TrainingError("--make-split needs --split-out FILE or --out DIR")
     split = read_split(options.split) if options.split else make_split(defects, options.make_split)
     usable = allowed(defects, split, split_file)
+    settings = _settings(options, usable, split_file.name, weights)
+    before = _before(options.out, settings, options.resume) if options.out else {}
+    places = [] if options.split else [split_file]
+    if options.out:
+        places.append(options.out / SPLIT_NAME)
+    for place in places:  # all is checked before anything is written
+        check_free(place, split)
+    for place in places:
+        write_split(place, split)
     if not options.split:
-        write_split(split_file, split)
         say(f"{split_file}: {len(split['train'])} defects for training, {len(split['held_out'])} held out")
-    if options.out is None:
-        return 0
-    return _make(options, usable, split, split_file.name, weights)
+    return _make(options, usable, settings, before) if options.out else 0
 
 
-def _make(
-    options: argparse.Namespace, usable: list[Defect], split: dict[str, Any], split_name: str, weights: Sequence[float]
-) -> int:
-    settings = {
+def _settings(
+    options: argparse.Namespace, usable: list[Defect], split_name: str, weights: Sequence[float]
+) -> dict[str, Any]:
+    """What a run must have in common with the one that it goes on with."""
+    return {
         "data": options.data.resolve().name,
         "split": split_name,
         "photos": fingerprint(usable),
@@ -121,13 +135,19 @@ def _make(
         "seed": options.seed,
         "backends": _backends(options),
     }
-    folder: Path = options.out
+
+
+def _before(folder: Path, settings: dict[str, Any], resume: bool) -> dict[str, Entry]:
+    """What an earlier run left in the folder. Raises TrainingError where this one may not go on with it."""
     before = earlier(folder, settings)
-    if before and not options.resume:
+    if before and not resume:
         raise TrainingError(f"{folder} holds sessions already: go on with --resume, or choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_split(folder / SPLIT_NAME, split)
-    run = Production(options, folder, split_name, settings, before, say)
+    return before
+
+
+def _make(options: argparse.Namespace, usable: list[Defect], settings: dict[str, Any], before: dict[str, Entry]) -> int:
+    folder: Path = options.out
+    run = Production(options, folder, settings["split"], settings, before, donors(usable), say)
     run.write()
     started = time.perf_counter()
     counter = itertools.count(1)
@@ -145,11 +165,13 @@ def _make(
         raise TrainingError(
             f"none of the {len(usable)} defects could be removed well enough: see {folder}/manifest.json"
         )
-    jobs = plan([defect for defect in usable if defect.name in files], options.count, weights, options.seed)
+    jobs = plan([defect for defect in usable if defect.name in files], options.count, settings["weights"], options.seed)
     anyio.run(run.all, jobs, files)
     content = run.write()
     if options.json:
-        sys.stdout.write(json.dumps({k: v for k, v in content.items() if k != "entries"}, indent=1) + "\n")
+        sys.stdout.write(
+            json.dumps({k: v for k, v in content.items() if k not in ("entries", "donors")}, indent=1) + "\n"
+        )
     else:
         sys.stdout.write(_table(content, folder, time.perf_counter() - started))
     return 0 if content["sessions"] else FAILED

@@ -48,8 +48,29 @@ def make_split(defects: Sequence[Defect], fraction: float) -> dict[str, Any]:
     }
 
 
+def check_free(path: Path, split: dict[str, Any]) -> None:
+    """Raise TrainingError where a file holds anything but this split: what it holds out may be somebody's test."""
+    if not path.exists():
+        return
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        held = None
+    if held != split:
+        raise TrainingError(
+            f"{path} is there already and says something else, and a split is never written over: "
+            f"use it with --split {path}, or name another file or folder"
+        )
+
+
 def write_split(path: Path, split: dict[str, Any]) -> None:
-    """Write a split as JSON. Raises TrainingError where it cannot be written."""
+    """Write a split as JSON where there is none yet.
+
+    Raises TrainingError where the file holds another one (``check_free``) or cannot be written.
+    """
+    check_free(path, split)
+    if path.exists():
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, (json.dumps(split, indent=1, ensure_ascii=False) + "\n").encode())
@@ -58,7 +79,7 @@ def write_split(path: Path, split: dict[str, Any]) -> None:
 
 
 def read_split(path: Path) -> dict[str, Any]:
-    """A split file. Raises TrainingError where it is none."""
+    """A split file. Raises TrainingError where it is none, or names a photo both for training and as held out."""
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -68,6 +89,10 @@ def read_split(path: Path) -> dict[str, Any]:
     lists = [split.get(name) for name in ("train", "held_out")] if isinstance(split, dict) else [None]
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
         raise TrainingError(f'{path} is no split: it needs lists "train" and "held_out": make one with --make-split')
+    if split.get("format") != FORMAT:
+        raise TrainingError(f'{path} is no split of this release: its "format" is not "{FORMAT}": make one anew')
+    if both := sorted({*split["train"]} & {*split["held_out"]}):
+        raise TrainingError(f"{path} names {both[0]} in train and in held_out: strike it from one of them")
     return dict(split)
 
 

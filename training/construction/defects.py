@@ -2,13 +2,15 @@
 
 ``CATEGORY/test/KIND/NAME.png`` with ``CATEGORY/ground_truth/KIND/NAME_mask.png``; good photos in
 ``CATEGORY/train/good``. A file ``CATEGORY/source_map.tsv`` may say which photographs the images were cut from (two
-columns: file and source, ``SOURCE@x,y`` for a window), so that windows of one photograph are never taken apart.
+columns: file and source, ``SOURCE@x,y`` for a window), so that windows of one photograph are never taken apart. Files
+of the same bytes are of one photograph, whatever they are called.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evaluation.data import Image, Mask, images_in, read_image, read_mask
@@ -75,7 +77,25 @@ def find_defects(data: Path, wanted: Sequence[str]) -> list[Defect]:
                 defects.append(Defect(folder.name, kind.name, name, image, mask, sources.get(file, name)))
     if not defects:
         raise TrainingError(f"{data} holds no defects: put photos in CATEGORY/test/KIND, and their masks beside them")
-    return defects
+    return _copies_joined(defects)
+
+
+def _copies_joined(defects: Sequence[Defect]) -> list[Defect]:
+    """The same defects; those whose photos are byte for byte the same, and all of their photographs, share a source."""
+    sizes: dict[int, list[Defect]] = {}
+    for defect in defects:
+        sizes.setdefault(defect.image.stat().st_size, []).append(defect)
+    copies: dict[bytes, list[str]] = {}
+    for group in sizes.values():
+        for defect in group if len(group) > 1 else ():
+            digest = hashlib.sha256(defect.image.read_bytes()).digest()
+            copies.setdefault(digest, []).append(defect.source)
+    source = {defect.source: defect.source for defect in defects}
+    for first, *others in copies.values():
+        for other in others:
+            kept, lost = source[first], source[other]
+            source = {name: kept if now == lost else now for name, now in source.items()}
+    return [replace(defect, source=source[defect.source]) for defect in defects]
 
 
 def read_sources(folder: Path) -> dict[str, str]:

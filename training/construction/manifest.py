@@ -17,6 +17,18 @@ from training.errors import TrainingError
 
 FORMAT = "anomaly-agent trajectories 1"
 NAME = "manifest.json"
+SAID = {
+    "data": "data from another folder",
+    "split": "a split file of another name",
+    "photos": "other photos",
+    "categories": "other categories",
+    "count": "another --count",
+    "weights": "other weights",
+    "seed": "another seed",
+    "backends": "other backends",
+    "code": "another release's code",
+}
+"""How a run differs from an earlier one, by the option."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +63,12 @@ def code_version() -> str:
 
 
 def summary(
-    options: Mapping[str, Any], entries: Sequence[Entry], servers: Sequence[Mapping[str, Any]]
+    options: Mapping[str, Any],
+    entries: Sequence[Entry],
+    servers: Sequence[Mapping[str, Any]],
+    donors: Mapping[str, Sequence[str]],
 ) -> dict[str, Any]:
-    """The manifest's content."""
+    """The manifest's content. ``donors``: good photos that reverse synthesis could draw on, by category."""
     made = [entry for entry in entries if not entry.skipped]
     several = [entry for entry in made if entry.type != "single"]
     simulated = Counter(text.split(":")[0] for entry in made for text in entry.simulated)
@@ -62,6 +77,7 @@ def summary(
         "code": code_version(),
         "servers": list(servers),
         "options": dict(options),
+        "donors": {category: list(photos) for category, photos in donors.items()},
         "sessions": len(made),
         "sources": len({entry.source for entry in made}),
         "by_type": dict(sorted(Counter(entry.type for entry in made).items())),
@@ -100,5 +116,6 @@ def earlier(folder: Path, options: Mapping[str, Any]) -> dict[str, Entry]:
     now = dict(options, code=code_version())
     for name in now:
         if before.get(name) != now[name]:
-            raise TrainingError(f"{folder} was made with another {name}: choose another --out, or remove it")
+            how = SAID.get(name, f"another {name}")
+            raise TrainingError(f"{folder} was made with {how}: choose another --out, or remove it")
     return {entry.session or entry.source: entry for entry in entries}

@@ -77,6 +77,22 @@ def _reverse_one(defect: Defect, folder: Path, seed: int) -> Reversed:
     return Reversed(defect, file, "")
 
 
+def donors(defects: Sequence[Defect]) -> dict[str, list[str]]:
+    """The good photos that may lend their surface to a hole, below the data folder, by category.
+
+    They are of CATEGORY/train/good: a split names photos of defects alone.
+    """
+    folders = {defect.category: defect.image.parents[2] for defect in defects}
+    return {
+        category: [path.relative_to(folder.parent).as_posix() for path in _donor_files(folder)]
+        for category, folder in sorted(folders.items())
+    }
+
+
 def _good_photos(defect: Defect) -> list[Image]:
-    paths = images_in(defect.image.parents[2] / "train" / "good")
-    return [read_image(path) for path in paths[:: max(1, -(-len(paths) // GOOD))]]
+    return [read_image(path) for path in _donor_files(defect.image.parents[2])]
+
+
+def _donor_files(category: Path) -> list[Path]:
+    paths = images_in(category / "train" / "good")
+    return paths[:: max(1, -(-len(paths) // GOOD))]

@@ -41,10 +41,11 @@ class Production:
         split_name: str,
         settings: dict[str, Any],
         before: dict[str, Entry],
+        donors: dict[str, list[str]],
         say: Callable[[str], None],
     ) -> None:
         self.options, self.folder, self.split_name = options, folder, split_name
-        self.settings, self.before = settings, before
+        self.settings, self.before, self.donors = settings, before, donors
         self.entries: dict[str, Entry] = dict(before)
         self.servers: list[dict[str, Any]] = []
         self.say, self.done = say, 0
@@ -52,7 +53,7 @@ class Production:
     def write(self) -> dict[str, Any]:
         """Write the manifest and return it."""
         entries = [self.entries[key] for key in sorted(self.entries)]
-        content = summary(self.settings, entries, self.servers)
+        content = summary(self.settings, entries, self.servers, self.donors)
         write_manifest(self.folder, content)
         return content
 
