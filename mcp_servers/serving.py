@@ -65,7 +65,8 @@ def build_server(
     viewer = Viewer(store) if any(tool.name in VIEWED for tool in tools) else None
     if viewer is not None:
         viewer.register(apps)
-    counter = Counter(traffic or Traffic(Limits()), viewer)
+    counted = traffic or Traffic(Limits())
+    counter = Counter(counted, viewer)
     for tool in tools:
         if isinstance(tool, StrictTool):
             tool.serve_from(counter)
@@ -77,7 +78,7 @@ def build_server(
         extensions=[apps] if viewer is not None else [],
         log_level=log_level,
     )
-    add_resources(server, store)
+    add_resources(server, store, counted)
     add_prompts(server, {tool.name for tool in tools})
     return server
 

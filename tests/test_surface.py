@@ -216,6 +216,66 @@ def test_pages_of_the_knowledge_base_and_reports_of_runs_can_be_read(store: Stor
     anyio.run(main)
 
 
+class SlowStore(Store):
+    """A store that gives an image out once it is let go."""
+
+    begun, go = threading.Event(), threading.Event()
+
+    def png(self, handle: str) -> bytes:
+        self.begun.set()
+        self.go.wait()
+        return super().png(handle)
+
+
+@pytest.fixture
+def slow_store(store: Store) -> Iterator[SlowStore]:
+    made = SlowStore(home=store.home, allowed=store.allowed)
+    SlowStore.begun.clear()
+    SlowStore.go.clear()
+    yield made
+    SlowStore.go.set()
+
+
+@pytest.mark.parametrize("scheme", ["image", "photo"])
+def test_a_read_is_one_of_the_calls_that_may_be_under_way(slow_store: SlowStore, photo_file: Path, scheme: str) -> None:
+    handle, _ = slow_store.resolve(str(photo_file))
+    uri = f"image://{handle}" if scheme == "image" else f"photo://{quote(str(photo_file), safe='')}"
+
+    async def main() -> list[str]:
+        traffic, got = Traffic(Limits(calls=1)), []
+        async with Client(build_server("suite", slow_store, SPECS, "", traffic=traffic)) as client:
+
+            async def first() -> None:
+                got.append((await client.read_resource(uri)).contents[0].mime_type)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(first)
+                await anyio.to_thread.run_sync(slow_store.begun.wait)
+                assert (traffic.running, room().borrowed_tokens) == (1, 1)
+                with pytest.raises(MCPError, match="busy, 1 calls are under way"):
+                    await client.read_resource(uri)
+                assert (await client.call_tool("prompt_gen", {})).is_error
+                slow_store.go.set()
+            assert traffic.running == 0
+        return got
+
+    assert anyio.run(main) == ["image/png"]
+
+
+def test_a_read_over_the_time_of_a_call_is_given_up(slow_store: SlowStore, photo_file: Path) -> None:
+    handle, _ = slow_store.resolve(str(photo_file))
+
+    async def main() -> None:
+        traffic = Traffic(Limits(call_seconds=0.2))
+        async with Client(build_server("suite", slow_store, SPECS, "", traffic=traffic)) as client:
+            with pytest.raises(MCPError, match=r"took over 0\.2 s and was given up: .*--call-timeout"):
+                await client.read_resource(f"image://{handle}")
+            assert traffic.running == 0
+            slow_store.go.set()
+
+    anyio.run(main)
+
+
 def test_prompts_carry_the_method_and_quote_what_the_user_named(store: Store) -> None:
     async def main() -> tuple[list[str], str]:
         async with Client(build_server("suite", store, SPECS, "")) as client:
