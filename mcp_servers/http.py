@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcp_servers.connections import PromptProtocol
 from mcp_servers.errors import ToolInputError
 from mcp_servers.limits import Traffic
 
@@ -196,6 +197,7 @@ def serve(server: MCPServer, options: HttpOptions, traffic: Traffic) -> None:
     port = int(listening.getsockname()[1])
     config = uvicorn.Config(
         app_for(server, options, port),
+        http=PromptProtocol,
         log_config=None,
         access_log=False,
         limit_concurrency=CONNECTIONS,

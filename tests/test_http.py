@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -131,6 +132,28 @@ def test_host_names_are_those_of_loopback_or_those_that_the_owner_named() -> Non
     assert elsewhere.allowed_hosts == ["tools.example", "tools.example:80"]
     assert "https://tools.example" in elsewhere.allowed_origins
     assert elsewhere.enable_dns_rebinding_protection
+
+
+IMPATIENT = """
+import sys
+from mcp_servers import connections
+from mcp_servers.cli import main
+from mcp_servers.suite import SPECS
+connections.HEAD_SECONDS = 0.3
+sys.exit(main("mcp_servers", SPECS, ""))
+"""
+
+
+def test_a_connection_that_sends_no_request_is_closed(home: Path) -> None:
+    answered = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n"
+    with running(["--allow", str(home.parent)], module=["-c", IMPATIENT]) as server:
+        for sent in (b"", b"POST /mcp HTTP/1.1\r\nHost: 127", answered % server.port + b"GET /hea"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as silent:
+                silent.sendall(sent)
+                received = b""
+                while part := silent.recv(4096):  # a connection that stays open runs into the timeout
+                    received += part
+            assert received.count(b"200 OK") == sent.count(b"/health")
 
 
 @pytest.fixture
