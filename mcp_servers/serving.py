@@ -22,6 +22,7 @@ from mcp_servers.limits import Limits, Traffic
 from mcp_servers.prompts import add_prompts
 from mcp_servers.resources import add_resources
 from mcp_servers.results import image_result, text_result
+from mcp_servers.stdio import AnsweringServer
 from mcp_servers.store import Store, default_home
 from mcp_servers.tool import IMAGE_ARGUMENT, Counter, StrictTool, make_tool
 from mcp_servers.viewer import VIEWED, Viewer
@@ -70,7 +71,7 @@ def build_server(
     for tool in tools:
         if isinstance(tool, StrictTool):
             tool.serve_from(counter)
-    server: MCPServer = MCPServer(
+    server = AnsweringServer(
         name,
         version=package_version(),
         instructions=instructions,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from mcp_servers.suite import SPECS
 from mcp_servers.threads import room
 from mcp_servers.viewer import META_VIEW, URI
 
+ROOT = Path(__file__).resolve().parent.parent
 PROMPT = "Using the provided image, change only the surface of the plate to introduce a large, pronounced scratch."
 
 
@@ -214,6 +217,33 @@ def test_pages_of_the_knowledge_base_and_reports_of_runs_can_be_read(store: Stor
             assert offered.completion.values == ["bottle"]
 
     anyio.run(main)
+
+
+def test_every_line_of_stdin_that_is_no_message_is_answered(home: Path) -> None:
+    def line(number: int, argument: str) -> str:
+        call = {"name": "prompt_gen", "arguments": {"image": "ARGUMENT"}}
+        asked = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call}
+        return json.dumps(asked).replace('"ARGUMENT"', argument)
+
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    lines = [
+        line(1, '"\\ud83d"'),
+        line(2, "[" * 300 + "]" * 300),
+        line(3, '"x"')[:-5],
+        json.dumps([{"jsonrpc": "2.0", "id": 4, "method": "ping"}]),
+        json.dumps({"jsonrpc": "2.0", "id": 5, "method": 7}),
+        "",
+        json.dumps({"jsonrpc": "2.0", "id": 6, "method": "initialize", "params": hello}),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "mcp_servers", "--allow", str(home.parent)],
+        input="\n".join(lines) + "\n", cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    answers = [json.loads(answer) for answer in done.stdout.splitlines()]
+    assert [(answer["id"], answer.get("error", {}).get("code")) for answer in answers] == [
+        (1, -32700), (2, -32700), (None, -32700), (None, -32600), (5, -32600), (6, None),
+    ]  # fmt: skip
+    assert "Traceback" not in done.stderr
 
 
 class SlowStore(Store):
