@@ -23,6 +23,8 @@ from mcp_servers.errors import ToolInputError
 from mcp_servers.remote.access import VENDORS
 
 ENTRY = "anomaly-agent"
+PATHS = ("_home", "_folder", "_file", "_prices", "_workflow")
+"""Ends of the names of options and variables that are paths."""
 KEYS = tuple(variable for vendor in VENDORS.values() for variable in vendor.variables)
 
 
@@ -67,7 +69,7 @@ def entry_for(host: str, module: str, arguments: Sequence[str], environ: Mapping
     """
     env = {name: "" for name in KEYS if environ.get(name)}
     env |= {
-        name: value
+        name: absolute(name, value)
         for name, value in environ.items()
         if name.startswith("ANOMALY_AGENT_") and not name.endswith(("_KEY", "_TOKEN"))
     }
@@ -165,8 +167,8 @@ def config_command(
         parser.error("--allow DIR: name the folder of your photos (a host starts the server in a folder of its own)")
     if missing := [folder for folder in folders if not Path(folder).is_dir()]:
         parser.error(f"--allow {missing[0]}: no such folder; name an existing one")
-    arguments = [part for folder in folders for part in ("--allow", folder)] + _without_allow(rest)
-    entry = entry_for(options.host, module, arguments, os.environ)
+    checked.allow = folders
+    entry = entry_for(options.host, module, arguments_of(server, checked), os.environ)
     if not options.write:
         sys.stdout.write(json.dumps({HOSTS[options.host].key: {ENTRY: entry}}, indent=2, ensure_ascii=False) + "\n")
         return 0
@@ -182,14 +184,21 @@ def config_command(
     return 0
 
 
-def _without_allow(arguments: Sequence[str]) -> list[str]:
-    """The server's arguments without its folders, which are given anew as absolute paths."""
-    kept = []
-    skip = False
-    for argument in arguments:
-        if skip or argument == "--allow":
-            skip = not skip
+def arguments_of(server: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """The command line of a server's options, in full names and with absolute paths."""
+    arguments: list[str] = []
+    for action in server._actions:
+        value = getattr(options, action.dest, None)
+        if value is None or value == action.default:
             continue
-        if not argument.startswith("--allow="):
-            kept.append(argument)
-    return kept
+        for one in value if isinstance(value, list) else [value]:
+            arguments += [action.option_strings[-1]]
+            arguments += [] if one is True else [absolute(action.dest, str(one))]
+    return arguments
+
+
+def absolute(name: str, value: str) -> str:
+    """The value of an option or variable, as an absolute path where it is one: hosts start servers in other folders."""
+    path = Path(os.path.abspath(Path(value).expanduser()))
+    is_path = name.lower().endswith(PATHS) or (name.lower().endswith("_model") and path.is_file())
+    return str(path) if value and is_path else value

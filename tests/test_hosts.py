@@ -44,6 +44,27 @@ def test_the_printed_entry_starts_a_server_from_any_folder(tmp_path: Path, home:
     assert anyio.run(main) == set(FIVE_TOOLS)
 
 
+def test_paths_in_the_entry_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("ANOMALY_AGENT_HOME", "store")
+    monkeypatch.setenv("ANOMALY_AGENT_JUDGE_MODEL", "judge.pt")
+    for folder in ("photos", "kb"):
+        (tmp_path / folder).mkdir()
+    for file in ("judge.pt", "masker.pt"):
+        (tmp_path / file).touch()
+    given = ["--knowledge=local+folder", "--knowledge-fol", "kb", "--masker-model", "masker.pt", "--no-inline-images"]
+    done = config("--host", "cursor", "--allow", "photos", *given, "--prompter-model", "qwen/qwen3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads(done.stdout)["mcpServers"]["anomaly-agent"]
+    options = dict(zip(entry["args"][2::2], entry["args"][3::2], strict=False))
+    assert options["--allow"] == str(tmp_path / "photos")
+    assert f"--knowledge-folder {tmp_path / 'kb'}" in " ".join(entry["args"])
+    assert f"--masker-model {tmp_path / 'masker.pt'}" in " ".join(entry["args"])
+    assert "--no-inline-images" in entry["args"]
+    assert entry["env"]["ANOMALY_AGENT_HOME"] == str(tmp_path / "store")
+    assert entry["env"]["ANOMALY_AGENT_JUDGE_MODEL"] == str(tmp_path / "judge.pt")
+
+
 @pytest.mark.parametrize("host", sorted(HOSTS))
 def test_writing_keeps_what_is_there_and_leaves_a_copy_of_it(host: str, tmp_path: Path) -> None:
     file = tmp_path / "settings" / "mcp.json"
