@@ -23,6 +23,7 @@ from mcp_servers.errors import ToolInputError
 from mcp_servers.remote.access import VENDORS
 
 ENTRY = "anomaly-agent"
+REMOTE = ("url", "headers")
 PATHS = ("_home", "_folder", "_file", "_prices", "_workflow")
 """Ends of the names of options and variables that are paths."""
 KEYS = tuple(variable for vendor in VENDORS.values() for variable in vendor.variables)
@@ -87,20 +88,32 @@ def find_distribution() -> str | None:
         return None
 
 
-def merged(existing: dict[str, Any], host: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """A host's settings with the entry added or replaced. Values that the user gave its keys are kept."""
+def entry_name(module: str) -> str:
+    """Under which name a host lists a server: the five tools together, or each under its own."""
+    return ENTRY if module == "mcp_servers" else module.replace("mcp_servers.", f"{ENTRY}-").replace("_", "-")
+
+
+def merged(existing: dict[str, Any], host: str, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A host's settings with the entry added, or renewed where there is one.
+
+    What the user has in it besides is kept: other keys, other variables, and the values of API keys. Only what belongs
+    to a server at an address goes, since the entry starts one.
+    """
     key = HOSTS[host].key
     servers = existing.get(key, {})
     if not isinstance(servers, dict):
         raise ToolInputError(f"{key!r} in the host's settings is no object: mend it by hand")
-    before = servers.get(ENTRY, {}).get("env", {}) if isinstance(servers.get(ENTRY), dict) else {}
-    kept = {name: value for name, value in before.items() if name in KEYS and value}
-    if kept:
-        entry = {**entry, "env": {**entry.get("env", {}), **kept}}
-    return {**existing, key: {**servers, ENTRY: entry}}
+    found = servers.get(name)
+    before = {field: value for field, value in found.items() if field not in REMOTE} if isinstance(found, dict) else {}
+    own = before.get("env")
+    own = own if isinstance(own, dict) else {}
+    filled = {variable: value for variable, value in own.items() if variable in KEYS and value}
+    env = {**own, **entry.get("env", {}), **filled}
+    entry = {**before, **entry, **({"env": env} if env else {})}
+    return {**existing, key: {**servers, name: entry}}
 
 
-def write_settings(path: Path, host: str, entry: dict[str, Any]) -> Path | None:
+def write_settings(path: Path, host: str, name: str, entry: dict[str, Any]) -> Path | None:
     """Merge the entry into a settings file; the copy of the file as it was, None where there was none.
 
     Raises ToolInputError where the file is no JSON object (comments are not understood) or cannot be written.
@@ -114,11 +127,11 @@ def write_settings(path: Path, host: str, entry: dict[str, Any]) -> Path | None:
             if not isinstance(loaded, dict):
                 raise ToolInputError(f"{path} holds no JSON object: add the entry by hand")
             existing = loaded
-        fresh = json.dumps(merged(existing, host, entry), indent=2, ensure_ascii=False) + "\n"
+        fresh = json.dumps(merged(existing, host, name, entry), indent=2, ensure_ascii=False) + "\n"
         if path.exists():
             stamp = f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"
             names = (path.with_name(f"{stamp}-{number}.bak") for number in itertools.count(1))
-            backup = next(name for name in names if not name.exists())
+            backup = next(candidate for candidate in names if not candidate.exists())
             shutil.copy2(path, backup)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -169,18 +182,19 @@ def config_command(
         parser.error(f"--allow {missing[0]}: no such folder; name an existing one")
     checked.allow = folders
     entry = entry_for(options.host, module, arguments_of(server, checked), os.environ)
+    name = entry_name(module)
     if not options.write:
-        sys.stdout.write(json.dumps({HOSTS[options.host].key: {ENTRY: entry}}, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({HOSTS[options.host].key: {name: entry}}, indent=2, ensure_ascii=False) + "\n")
         return 0
     path = options.file or settings_file(options.host, os.environ, sys.platform, Path.home(), Path.cwd())
     try:
-        backup = write_settings(path, options.host, entry)
+        backup = write_settings(path, options.host, name, entry)
     except ToolInputError as error:
         parser.error(str(error))
     told = f"; as it was: {backup}" if backup else ""
     empty = [name for name in entry.get("env", {}) if name in KEYS]
     keys = f"; fill in {', '.join(empty)} there" if empty else ""
-    sys.stderr.write(f"{path} now has {ENTRY}{told}{keys}. Restart {options.host}.\n")
+    sys.stderr.write(f"{path} now has {name}{told}{keys}. Restart {options.host}.\n")
     return 0
 
 

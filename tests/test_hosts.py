@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,9 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def config(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mcp_servers", "config", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+def config(
+    *arguments: str, cwd: Path = ROOT, module: str = "mcp_servers", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, "config", *arguments]
+    environment = os.environ | (env or {})
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def test_the_printed_entry_starts_a_server_from_any_folder(tmp_path: Path, home: Path) -> None:
@@ -82,14 +86,30 @@ def test_writing_keeps_what_is_there_and_leaves_a_copy_of_it(host: str, tmp_path
     assert any(json.loads(copy.read_text()) == before for copy in file.parent.glob("*.bak"))
 
 
-def test_the_user_keeps_the_keys_that_were_written_into_the_settings(tmp_path: Path) -> None:
+def test_what_the_user_has_in_the_entry_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
-    own = {"command": "old", "env": {"GEMINI_API_KEY": "the user's"}}
+    env = {"GEMINI_API_KEY": "the user's", "HTTPS_PROXY": "http://proxy", "ANOMALY_AGENT_HOME": "/old"}
+    own = {"command": "old", "url": "http://old", "disabled": True, "timeout": 90, "env": env}
     file.write_text(json.dumps({"mcpServers": {"anomaly-agent": own}}))
-    assert config("--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(file)).returncode == 0
+    command = ["--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(file)]
+    done = config(*command, env={"ANOMALY_AGENT_HOME": "/new", "GEMINI_API_KEY": "of the shell"})
+    assert done.returncode == 0, done.stderr
     entry = json.loads(file.read_text())["mcpServers"]["anomaly-agent"]
     assert entry["command"] == sys.executable
-    assert entry["env"]["GEMINI_API_KEY"] == "the user's"
+    assert (entry["disabled"], entry["timeout"], "url" in entry) == (True, 90, False)
+    assert {name: entry["env"][name] for name in env} == env | {"ANOMALY_AGENT_HOME": "/new"}
+
+
+def test_a_server_of_one_tool_has_an_entry_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "mcp.json"
+    for module in ("mcp_servers", "mcp_servers.mask_gen"):
+        command = ["--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(file)]
+        assert config(*command, module=module).returncode == 0
+    entries = json.loads(file.read_text())["mcpServers"]
+    assert {name: entry["args"][1] for name, entry in entries.items()} == {
+        "anomaly-agent": "mcp_servers",
+        "anomaly-agent-mask-gen": "mcp_servers.mask_gen",
+    }
 
 
 @pytest.mark.parametrize(
