@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_servers.errors import ToolInputError
+from mcp_servers.paths import named_folders
 from mcp_servers.remote.access import VENDORS
 
 ENTRY = "anomaly-agent"
@@ -72,7 +73,7 @@ def entry_for(host: str, module: str, arguments: Sequence[str], environ: Mapping
     env |= {
         name: absolute(name, value)
         for name, value in environ.items()
-        if name.startswith("ANOMALY_AGENT_") and not name.endswith(("_KEY", "_TOKEN"))
+        if name.startswith("ANOMALY_AGENT_") and not name.endswith(("_KEY", "_TOKEN", "_ALLOW"))
     }
     if find_distribution() is None:
         env["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
@@ -116,13 +117,15 @@ def merged(existing: dict[str, Any], host: str, name: str, entry: dict[str, Any]
 def write_settings(path: Path, host: str, name: str, entry: dict[str, Any]) -> Path | None:
     """Merge the entry into a settings file; the copy of the file as it was, None where there was none.
 
+    A symbolic link stays one: the file that it leads to is written, and the copy lies beside that.
     Raises ToolInputError where the file is no JSON object (comments are not understood) or cannot be written.
     """
     existing: dict[str, Any] = {}
     backup = None
+    path = Path(os.path.realpath(path))
     try:
         if path.exists():
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
             loaded = json.loads(text) if text.strip() else {}
             if not isinstance(loaded, dict):
                 raise ToolInputError(f"{path} holds no JSON object: add the entry by hand")
@@ -175,7 +178,7 @@ def config_command(
         parser.error(str(error))
     if checked.http:
         parser.error("--http: hosts start the server themselves; leave it out")
-    folders = [str(Path(folder).expanduser().resolve()) for folder in checked.allow]
+    folders = [str(Path(folder).expanduser().resolve()) for folder in named_folders(checked.allow, os.environ)]
     if not folders:
         parser.error("--allow DIR: name the folder of your photos (a host starts the server in a folder of its own)")
     if missing := [folder for folder in folders if not Path(folder).is_dir()]:

@@ -6,7 +6,6 @@ in tool.py, calls.py and results.py; resources.py and prompts.py hold what is no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +18,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_servers.backends import BackendChoice, Choices, ToolSpec
 from mcp_servers.errors import ToolInputError
 from mcp_servers.limits import Limits, Traffic
+from mcp_servers.paths import named_folders
 from mcp_servers.prompts import add_prompts
 from mcp_servers.resources import add_resources
 from mcp_servers.results import image_result, text_result
@@ -90,8 +90,7 @@ def store_from(allow: Sequence[str], environ: dict[str, str]) -> Store:
     Without ``--allow`` and ``ANOMALY_AGENT_ALLOW`` the working folder is allowed (unless it is the root).
     Raises ToolInputError for a folder that does not exist.
     """
-    named = list(allow) or [part for part in environ.get("ANOMALY_AGENT_ALLOW", "").split(os.pathsep) if part]
-    folders = [Path(part).expanduser() for part in named]
+    folders = [Path(part).expanduser() for part in named_folders(allow, environ)]
     for folder in folders:
         if not folder.is_dir():
             raise ToolInputError(f"--allow {folder}: no such folder; name an existing one")

@@ -100,6 +100,32 @@ def test_what_the_user_has_in_the_entry_is_kept(tmp_path: Path) -> None:
     assert {name: entry["env"][name] for name in env} == env | {"ANOMALY_AGENT_HOME": "/new"}
 
 
+def test_a_link_to_the_settings_stays_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "dotfiles" / "mcp.json"
+    target.parent.mkdir()
+    target.write_text('\ufeff{"theme": "dark"}')  # with the mark that some editors on Windows write first
+    link = tmp_path / "mcp.json"
+    link.symlink_to(target)
+    done = config("--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(link))
+    assert done.returncode == 0, done.stderr
+    assert link.is_symlink()
+    written = json.loads(target.read_text())
+    assert written["theme"] == "dark"
+    assert "anomaly-agent" in written["mcpServers"]
+    assert len(list(target.parent.glob("*.bak"))) == 1
+
+
+def test_folders_may_also_come_from_the_environment(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    env = {"ANOMALY_AGENT_ALLOW": f"a{os.pathsep}{tmp_path / 'b'}", "PYTHONPATH": str(ROOT)}
+    done = config("--host", "cursor", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads(done.stdout)["mcpServers"]["anomaly-agent"]
+    assert entry["args"][2:] == ["--allow", str(tmp_path / "a"), "--allow", str(tmp_path / "b")]
+    assert "ANOMALY_AGENT_ALLOW" not in entry["env"]
+
+
 def test_a_server_of_one_tool_has_an_entry_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
     for module in ("mcp_servers", "mcp_servers.mask_gen"):
