@@ -127,11 +127,20 @@ def test_a_token_that_cannot_protect_anything_is_refused(token: str) -> None:
 
 
 def test_host_names_are_those_of_loopback_or_those_that_the_owner_named() -> None:
-    assert "127.0.0.1:80" in security_for("127.0.0.1", 80, []).allowed_hosts
-    elsewhere = security_for("0.0.0.0", 80, ["tools.example"])
-    assert elsewhere.allowed_hosts == ["tools.example", "tools.example:80"]
+    assert {"127.0.0.1:80", "127.0.0.1", "localhost"} <= set(security_for("127.0.0.1", 80, []).allowed_hosts)
+    assert "127.0.0.1" not in security_for("127.0.0.1", 8000, []).allowed_hosts
+    elsewhere = security_for("0.0.0.0", 8000, ["Tools.example", "other.example:8443"])
+    names = ["tools.example", "tools.example:80", "tools.example:443", "tools.example:8000", "other.example:8443"]
+    assert elsewhere.allowed_hosts == names
     assert "https://tools.example" in elsewhere.allowed_origins
     assert elsewhere.enable_dns_rebinding_protection
+
+
+def test_host_names_are_the_same_in_capitals(guarded: Running) -> None:
+    named = {"host": f"LocalHost:{guarded.port}", "origin": f"HTTP://LOCALHOST:{guarded.port}"}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    answer = post(guarded, {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}, **named)
+    assert answer.status_code == 200
 
 
 IMPATIENT = """
