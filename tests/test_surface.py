@@ -321,6 +321,33 @@ def test_prompts_carry_the_method_and_quote_what_the_user_named(store: Store) ->
         assert tool in text
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"image": None}, "'image' is missing; the arguments are image, item_name, anomaly_type"),
+        ({"image": "x" * 5000}, "'image' is not usable: String should have at most 4096"),
+        ({"item_name": "x" * 300}, "'item_name' is not usable: String should have at most 200"),
+        ({"imgae": "a.png"}, "there is no argument 'imgae'; the arguments are image"),
+    ],
+)
+def test_a_prompts_wrong_argument_is_named(
+    store: Store, change: dict[str, str | None], says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> MCPError:
+        async with Client(build_server("suite", store, SPECS, "")) as client:
+            task = {"image": "a.png", "item_name": "bottle", "anomaly_type": "crack"} | change
+            given = {name: value for name, value in task.items() if value is not None}
+            with pytest.raises(MCPError) as refusal:
+                await client.get_prompt("synthesize_anomaly", given)
+            return refusal.value
+
+    refused = anyio.run(main)
+    assert refused.error.code == -32602
+    assert says in refused.error.message
+    assert "\n" not in refused.error.message
+    assert "Traceback" not in caplog.text
+
+
 def test_a_server_of_one_tool_offers_no_prompt_that_it_cannot_carry_out(store: Store) -> None:
     async def main() -> int:
         async with Client(build_server("one", store, SPECS[:1], "")) as client:
