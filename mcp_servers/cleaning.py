@@ -52,6 +52,10 @@ def _clean(home: Path, limit: int, grace: float) -> Cleaned:
     folder = home / "images"
     for left_over in folder.glob("*/.*.removed"):  # of a cleaner that was killed
         left_over.unlink(missing_ok=True)
+    for unfinished in folder.glob("*/.*.tmp"):  # of a writer that was killed, unless one is at it now
+        with suppress(FileNotFoundError):
+            if unfinished.stat().st_mtime < time.time() - GRACE:
+                unfinished.unlink()
     images: list[tuple[float, int, Path]] = []
     for path in folder.glob("*/*.png"):
         with suppress(FileNotFoundError):

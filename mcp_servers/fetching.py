@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+import anyio
+
 from mcp_servers.errors import ToolInputError
 from mcp_servers.images import MAX_BYTES, ImageError
 from mcp_servers.paths import short
@@ -54,14 +56,21 @@ class Fetcher:
     seconds: float = SECONDS
 
     def fetch(self, url: str) -> bytes:
-        """The body behind a URL. Raises ImageError where it may not or cannot be had."""
+        """The body behind a URL, from a thread without an event loop.
+
+        Raises ImageError where it may not or cannot be had.
+        """
         deadline = time.monotonic() + self.seconds
         for _ in range(MAX_REDIRECTS + 1):
             parts = self._checked(url)
-            data, location = self._get(parts, self._address(parts), deadline)
+            address = self._address(parts)
+            data, location = anyio.run(self._get, parts, address, deadline - time.monotonic())
             if location is None:
                 return data
-            url = urljoin(url, location)
+            try:
+                url = urljoin(url, location)
+            except ValueError:
+                raise ImageError(f"{short(url)} is redirected to what is no URL: give the image's own URL") from None
         raise ImageError(f"{short(url)} is redirected more than {MAX_REDIRECTS} times: give the image's own URL")
 
     def _checked(self, url: str) -> SplitResult:
@@ -93,8 +102,8 @@ class Fetcher:
             )
         return addresses[0]
 
-    def _get(self, parts: SplitResult, address: Address, deadline: float) -> tuple[bytes, str | None]:
-        """Body and None, or nothing and where the server redirects to."""
+    async def _get(self, parts: SplitResult, address: Address, seconds: float) -> tuple[bytes, str | None]:
+        """Body and None, or nothing and where the server redirects to; within so many seconds, head and body."""
         import httpx2
 
         host = (parts.hostname or "").rstrip(".")
@@ -104,22 +113,23 @@ class Fetcher:
         named = host if port == SCHEMES[parts.scheme] else f"{host}:{port}"
         headers = {"Host": named, "Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "anomaly-agent"}
         try:
-            with (
-                httpx2.Client(trust_env=False, follow_redirects=False, timeout=self.seconds) as client,
-                client.stream("GET", target, headers=headers, extensions={"sni_hostname": host}) as answer,
-            ):
-                if answer.is_redirect:
-                    return b"", answer.headers.get("location", "")
-                if answer.status_code != 200:
-                    raise ImageError(f"{short(host)} answers with status {answer.status_code}: check the URL")
-                data = bytearray()
-                for part in answer.iter_raw():
-                    data += part
-                    if len(data) > self.max_bytes:
-                        raise ImageError(f"the image at {short(host)} is larger than {self.max_bytes >> 20} MiB")
-                    if time.monotonic() > deadline:
-                        raise ImageError(f"{short(host)} took over {self.seconds:g} s: try again, or give a file")
-                return bytes(data), None
+            with anyio.fail_after(seconds):
+                async with (
+                    httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client,
+                    client.stream("GET", target, headers=headers, extensions={"sni_hostname": host}) as answer,
+                ):
+                    if answer.is_redirect:
+                        return b"", answer.headers.get("location", "")
+                    if answer.status_code != 200:
+                        raise ImageError(f"{short(host)} answers with status {answer.status_code}: check the URL")
+                    data = bytearray()
+                    async for part in answer.aiter_raw():
+                        data += part
+                        if len(data) > self.max_bytes:
+                            raise ImageError(f"the image at {short(host)} is larger than {self.max_bytes >> 20} MiB")
+                    return bytes(data), None
+        except TimeoutError as error:
+            raise ImageError(f"{short(host)} took over {self.seconds:g} s: try again, or give a file") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise ImageError(f"{short(host)} cannot be reached ({type(error).__name__}): check the URL") from error
 

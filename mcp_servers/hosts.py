@@ -20,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from mcp_servers.errors import ToolInputError
+from mcp_servers.paths import named_folders
 from mcp_servers.remote.access import VENDORS
 
 ENTRY = "anomaly-agent"
+REMOTE = ("url", "headers")
+PATHS = ("_home", "_folder", "_file", "_prices", "_workflow")
+"""Ends of the names of options and variables that are paths."""
 KEYS = tuple(variable for vendor in VENDORS.values() for variable in vendor.variables)
 
 
@@ -67,9 +71,9 @@ def entry_for(host: str, module: str, arguments: Sequence[str], environ: Mapping
     """
     env = {name: "" for name in KEYS if environ.get(name)}
     env |= {
-        name: value
+        name: absolute(name, value)
         for name, value in environ.items()
-        if name.startswith("ANOMALY_AGENT_") and not name.endswith(("_KEY", "_TOKEN"))
+        if name.startswith("ANOMALY_AGENT_") and not name.endswith(("_KEY", "_TOKEN", "_ALLOW"))
     }
     if find_distribution() is None:
         env["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
@@ -85,38 +89,52 @@ def find_distribution() -> str | None:
         return None
 
 
-def merged(existing: dict[str, Any], host: str, entry: dict[str, Any]) -> dict[str, Any]:
-    """A host's settings with the entry added or replaced. Values that the user gave its keys are kept."""
+def entry_name(module: str) -> str:
+    """Under which name a host lists a server: the five tools together, or each under its own."""
+    return ENTRY if module == "mcp_servers" else module.replace("mcp_servers.", f"{ENTRY}-").replace("_", "-")
+
+
+def merged(existing: dict[str, Any], host: str, name: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """A host's settings with the entry added, or renewed where there is one.
+
+    What the user has in it besides is kept: other keys, other variables, and the values of API keys. Only what belongs
+    to a server at an address goes, since the entry starts one.
+    """
     key = HOSTS[host].key
     servers = existing.get(key, {})
     if not isinstance(servers, dict):
         raise ToolInputError(f"{key!r} in the host's settings is no object: mend it by hand")
-    before = servers.get(ENTRY, {}).get("env", {}) if isinstance(servers.get(ENTRY), dict) else {}
-    kept = {name: value for name, value in before.items() if name in KEYS and value}
-    if kept:
-        entry = {**entry, "env": {**entry.get("env", {}), **kept}}
-    return {**existing, key: {**servers, ENTRY: entry}}
+    found = servers.get(name)
+    before = {field: value for field, value in found.items() if field not in REMOTE} if isinstance(found, dict) else {}
+    own = before.get("env")
+    own = own if isinstance(own, dict) else {}
+    filled = {variable: value for variable, value in own.items() if variable in KEYS and value}
+    env = {**own, **entry.get("env", {}), **filled}
+    entry = {**before, **entry, **({"env": env} if env else {})}
+    return {**existing, key: {**servers, name: entry}}
 
 
-def write_settings(path: Path, host: str, entry: dict[str, Any]) -> Path | None:
+def write_settings(path: Path, host: str, name: str, entry: dict[str, Any]) -> Path | None:
     """Merge the entry into a settings file; the copy of the file as it was, None where there was none.
 
+    A symbolic link stays one: the file that it leads to is written, and the copy lies beside that.
     Raises ToolInputError where the file is no JSON object (comments are not understood) or cannot be written.
     """
     existing: dict[str, Any] = {}
     backup = None
+    path = Path(os.path.realpath(path))
     try:
         if path.exists():
-            text = path.read_text("utf-8")
+            text = path.read_text("utf-8-sig")
             loaded = json.loads(text) if text.strip() else {}
             if not isinstance(loaded, dict):
                 raise ToolInputError(f"{path} holds no JSON object: add the entry by hand")
             existing = loaded
-        fresh = json.dumps(merged(existing, host, entry), indent=2, ensure_ascii=False) + "\n"
+        fresh = json.dumps(merged(existing, host, name, entry), indent=2, ensure_ascii=False) + "\n"
         if path.exists():
             stamp = f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}"
             names = (path.with_name(f"{stamp}-{number}.bak") for number in itertools.count(1))
-            backup = next(name for name in names if not name.exists())
+            backup = next(candidate for candidate in names if not candidate.exists())
             shutil.copy2(path, backup)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -160,36 +178,44 @@ def config_command(
         parser.error(str(error))
     if checked.http:
         parser.error("--http: hosts start the server themselves; leave it out")
-    folders = [str(Path(folder).expanduser().resolve()) for folder in checked.allow]
+    folders = [str(Path(folder).expanduser().resolve()) for folder in named_folders(checked.allow, os.environ)]
     if not folders:
         parser.error("--allow DIR: name the folder of your photos (a host starts the server in a folder of its own)")
     if missing := [folder for folder in folders if not Path(folder).is_dir()]:
         parser.error(f"--allow {missing[0]}: no such folder; name an existing one")
-    arguments = [part for folder in folders for part in ("--allow", folder)] + _without_allow(rest)
-    entry = entry_for(options.host, module, arguments, os.environ)
+    checked.allow = folders
+    entry = entry_for(options.host, module, arguments_of(server, checked), os.environ)
+    name = entry_name(module)
     if not options.write:
-        sys.stdout.write(json.dumps({HOSTS[options.host].key: {ENTRY: entry}}, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({HOSTS[options.host].key: {name: entry}}, indent=2, ensure_ascii=False) + "\n")
         return 0
     path = options.file or settings_file(options.host, os.environ, sys.platform, Path.home(), Path.cwd())
     try:
-        backup = write_settings(path, options.host, entry)
+        backup = write_settings(path, options.host, name, entry)
     except ToolInputError as error:
         parser.error(str(error))
     told = f"; as it was: {backup}" if backup else ""
     empty = [name for name in entry.get("env", {}) if name in KEYS]
     keys = f"; fill in {', '.join(empty)} there" if empty else ""
-    sys.stderr.write(f"{path} now has {ENTRY}{told}{keys}. Restart {options.host}.\n")
+    sys.stderr.write(f"{path} now has {name}{told}{keys}. Restart {options.host}.\n")
     return 0
 
 
-def _without_allow(arguments: Sequence[str]) -> list[str]:
-    """The server's arguments without its folders, which are given anew as absolute paths."""
-    kept = []
-    skip = False
-    for argument in arguments:
-        if skip or argument == "--allow":
-            skip = not skip
+def arguments_of(server: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """The command line of a server's options, in full names and with absolute paths."""
+    arguments: list[str] = []
+    for action in server._actions:
+        value = getattr(options, action.dest, None)
+        if value is None or value == action.default:
             continue
-        if not argument.startswith("--allow="):
-            kept.append(argument)
-    return kept
+        for one in value if isinstance(value, list) else [value]:
+            arguments += [action.option_strings[-1]]
+            arguments += [] if one is True else [absolute(action.dest, str(one))]
+    return arguments
+
+
+def absolute(name: str, value: str) -> str:
+    """The value of an option or variable, as an absolute path where it is one: hosts start servers in other folders."""
+    path = Path(os.path.abspath(Path(value).expanduser()))
+    is_path = name.lower().endswith(PATHS) or (name.lower().endswith("_model") and path.is_file())
+    return str(path) if value and is_path else value

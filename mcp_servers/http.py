@@ -25,6 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcp_servers.connections import PromptProtocol
 from mcp_servers.errors import ToolInputError
 from mcp_servers.limits import Traffic
 
@@ -86,20 +87,30 @@ def is_loopback(host: str) -> bool:
 
 
 def security_for(host: str, port: int, hosts: Sequence[str]) -> TransportSecuritySettings:
-    """Which Host and Origin headers are accepted: loopback's names on loopback, else the address and ``hosts``."""
+    """Which Host and Origin headers are accepted: loopback's names on loopback, else the address and ``hosts``.
+
+    All in lower case. A host named without a port is also reached at the usual ports, where a proxy stands before us.
+    """
     if is_loopback(host):
         names = ["127.0.0.1", "localhost", "[::1]"]
     else:
         names = [] if host in ("0.0.0.0", "::") else [f"[{host}]" if ":" in host else host]
-    accepted = [f"{name}:{port}" for name in names]
+    accepted = [f"{name}:{port}" for name in names] + (names if port == 80 else [])
     for name in hosts:
-        accepted += [name] if _has_port(name) else [name, f"{name}:{port}"]
+        ports = [] if _has_port(name) else sorted({80, 443, port})
+        accepted += [name, *(f"{name}:{one}" for one in ports)]
+    accepted = [name.lower() for name in accepted]
     origins = [f"{scheme}://{name}" for name in accepted for scheme in ("http", "https")]
     return TransportSecuritySettings(allowed_hosts=accepted, allowed_origins=origins)
 
 
 def _has_port(name: str) -> bool:
     return name.rpartition(":")[2].isdecimal() and not name.endswith("]")
+
+
+def _named(key: bytes, value: bytes) -> bytes:
+    """A header's value; names of hosts in lower case, since no case of theirs means anything."""
+    return value.lower() if key in (b"host", b"origin") else value
 
 
 class Gate:
@@ -115,6 +126,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "headers": [(key, _named(key, value)) for key, value in scope["headers"]]}
         request = Request(scope)
         refusal = await self._security.validate_request(request)
         if refusal is None and request.url.path == "/health":
@@ -196,6 +208,7 @@ def serve(server: MCPServer, options: HttpOptions, traffic: Traffic) -> None:
     port = int(listening.getsockname()[1])
     config = uvicorn.Config(
         app_for(server, options, port),
+        http=PromptProtocol,
         log_config=None,
         access_log=False,
         limit_concurrency=CONNECTIONS,

@@ -125,7 +125,8 @@ def decode(data: bytes, name: str) -> Photo:
     """Decode an image file's bytes; ``name`` is how the caller called it, for messages.
 
     EXIF orientation is applied, palettes and bilevel pictures are expanded, metadata is dropped; CMYK becomes
-    RGB. Raises ImageError for anything that is not one still picture of a supported format and size.
+    RGB. Of a JPEG with further pictures inside (MPO, as phones write it) the main one counts. Raises ImageError for
+    anything else that is not one still picture of a supported format and size.
     """
     if not data:
         raise ImageError(f"{name} is empty (0 bytes): give an image file")
@@ -136,7 +137,7 @@ def decode(data: bytes, name: str) -> Photo:
             warnings.simplefilter("ignore")
             picture = PILImage.open(io.BytesIO(data), formats=FORMATS)
             _check_size(picture.width, picture.height, name)
-            if getattr(picture, "n_frames", 1) > 1:
+            if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:  # a phone's JPEG: its main picture
                 raise ImageError(f"{name} holds several frames or pages: save the one you mean as its own file")
             deep = _decode_deep(picture, data)
             if deep is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mcp_servers.images import MAX_BYTES, ImageError
@@ -11,6 +12,11 @@ from mcp_servers.images import MAX_BYTES, ImageError
 MAX_PATH = 4096
 SHOWN = 120
 """Characters of a caller's words that a message repeats."""
+
+
+def named_folders(allow: Sequence[str], environ: Mapping[str, str]) -> list[str]:
+    """The folders of ``--allow``, else those of ``ANOMALY_AGENT_ALLOW``, as they were written."""
+    return list(allow) or [part for part in environ.get("ANOMALY_AGENT_ALLOW", "").split(os.pathsep) if part]
 
 
 def allowed_path(reference: str, allowed: Sequence[Path], home: Path) -> Path:

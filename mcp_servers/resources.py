@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from importlib.resources import files
+from typing import ParamSpec, TypeVar
 
+import anyio
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 from mcp.server.mcpserver.resources.templates import ResourceSecurity
@@ -14,14 +17,23 @@ from mcp_servers.errors import ToolInputError
 from mcp_servers.images import ImageError
 from mcp_servers.knowledge.catalogue import pages
 from mcp_servers.knowledge.page_format import Entry
+from mcp_servers.limits import BusyError, Traffic
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MAX_REPORT = 64 * 2**20
 """Largest report that is served, in bytes."""
 
 
-def add_resources(server: MCPServer, store: Store) -> None:
-    """``image://HANDLE``, ``photo://PATH``, ``knowledge://index``, ``knowledge://PAGE`` and ``report://PATH``."""
+def add_resources(server: MCPServer, store: Store, traffic: Traffic) -> None:
+    """``image://HANDLE``, ``photo://PATH``, ``knowledge://index``, ``knowledge://PAGE`` and ``report://PATH``.
+
+    A read counts as a call of ``traffic``: it takes a place, a computing thread, and no longer than a call may.
+    """
+    limited = functools.partial(as_call, traffic)
     by_store = ResourceSecurity(exempt_params={"path"})  # the store's own rules decide which paths may be read
 
     @server.resource(
@@ -31,6 +43,7 @@ def add_resources(server: MCPServer, store: Store) -> None:
         description="The image behind a handle, as a lossless PNG.",
         mime_type="image/png",
     )
+    @limited
     def image(handle: str) -> bytes:
         try:
             return store.png(handle)
@@ -45,6 +58,7 @@ def add_resources(server: MCPServer, store: Store) -> None:
         mime_type="image/png",
         security=by_store,
     )
+    @limited
     def photo(path: str) -> bytes:
         try:
             return store.png(store.resolve(path)[0])
@@ -59,6 +73,7 @@ def add_resources(server: MCPServer, store: Store) -> None:
         mime_type="text/html",
         security=by_store,
     )
+    @limited
     def report(path: str) -> str:
         try:
             return read_report(store, path)
@@ -72,6 +87,7 @@ def add_resources(server: MCPServer, store: Store) -> None:
         description="The objects and materials that the knowledge base has a page on, with the defects on each.",
         mime_type="text/markdown",
     )
+    @limited
     def index() -> str:
         return "\n".join(f"- knowledge://{page.file.removesuffix('.md')}: {_defects(page.entries)}" for page in pages())
 
@@ -82,6 +98,7 @@ def add_resources(server: MCPServer, store: Store) -> None:
         description="How each defect looks on one object or material, where it occurs and what betrays a fake.",
         mime_type="text/markdown",
     )
+    @limited
     def knowledge(page: str) -> str:
         if page not in page_names():
             raise ResourceNotFoundError(f"there is no page {page[:60]!r}: knowledge://index lists them")
@@ -101,6 +118,24 @@ def add_resources(server: MCPServer, store: Store) -> None:
             return None
         begun = [name for name in names if name.startswith(argument.value.lower())]
         return Completion(values=begun[:100], total=len(begun), has_more=len(begun) > 100)
+
+
+def as_call(traffic: Traffic, function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """The function as one that keeps to the limits of a call; raises ResourceError that names the limit it met."""
+
+    @functools.wraps(function)
+    async def read(*args: P.args, **kwargs: P.kwargs) -> R:
+        seconds = traffic.limits.call_seconds
+        try:
+            with traffic.admitted("reading"), anyio.fail_after(seconds):
+                return await compute(functools.partial(function, *args, **kwargs))
+        except BusyError as error:
+            raise ResourceError(str(error)) from error
+        except TimeoutError as error:
+            cure = "name a smaller one, or start the server with a longer --call-timeout"
+            raise ResourceError(f"reading took over {seconds:g} s and was given up: {cure}") from error
+
+    return read
 
 
 def page_names() -> list[str]:

@@ -6,7 +6,6 @@ in tool.py, calls.py and results.py; resources.py and prompts.py hold what is no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,9 +18,11 @@ from mcp.server.mcpserver.tools import Tool
 from mcp_servers.backends import BackendChoice, Choices, ToolSpec
 from mcp_servers.errors import ToolInputError
 from mcp_servers.limits import Limits, Traffic
+from mcp_servers.paths import named_folders
 from mcp_servers.prompts import add_prompts
 from mcp_servers.resources import add_resources
 from mcp_servers.results import image_result, text_result
+from mcp_servers.stdio import AnsweringServer
 from mcp_servers.store import Store, default_home
 from mcp_servers.tool import IMAGE_ARGUMENT, Counter, StrictTool, make_tool
 from mcp_servers.viewer import VIEWED, Viewer
@@ -65,11 +66,12 @@ def build_server(
     viewer = Viewer(store) if any(tool.name in VIEWED for tool in tools) else None
     if viewer is not None:
         viewer.register(apps)
-    counter = Counter(traffic or Traffic(Limits()), viewer)
+    counted = traffic or Traffic(Limits())
+    counter = Counter(counted, viewer)
     for tool in tools:
         if isinstance(tool, StrictTool):
             tool.serve_from(counter)
-    server: MCPServer = MCPServer(
+    server = AnsweringServer(
         name,
         version=package_version(),
         instructions=instructions,
@@ -77,7 +79,7 @@ def build_server(
         extensions=[apps] if viewer is not None else [],
         log_level=log_level,
     )
-    add_resources(server, store)
+    add_resources(server, store, counted)
     add_prompts(server, {tool.name for tool in tools})
     return server
 
@@ -88,8 +90,7 @@ def store_from(allow: Sequence[str], environ: dict[str, str]) -> Store:
     Without ``--allow`` and ``ANOMALY_AGENT_ALLOW`` the working folder is allowed (unless it is the root).
     Raises ToolInputError for a folder that does not exist.
     """
-    named = list(allow) or [part for part in environ.get("ANOMALY_AGENT_ALLOW", "").split(os.pathsep) if part]
-    folders = [Path(part).expanduser() for part in named]
+    folders = [Path(part).expanduser() for part in named_folders(allow, environ)]
     for folder in folders:
         if not folder.is_dir():
             raise ToolInputError(f"--allow {folder}: no such folder; name an existing one")

@@ -6,9 +6,12 @@ import ipaddress
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anyio
 import cv2
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from mcp_servers.errors import ToolInputError
 from mcp_servers.fetching import Address, Fetcher, is_public, read_hosts
 from mcp_servers.images import ImageError
 from mcp_servers.store import Store
+from mcp_servers.threads import compute
 from tests.conftest import make_photo
 
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
@@ -34,6 +38,7 @@ class Pictures(BaseHTTPRequestHandler):
             "/elsewhere": "http://evil.example/plate.png",
             "/file": "file:///etc/passwd",
             "/round": "/round",
+            "/broken": "http://[::1/x",
         }
         self.server.asked.append((self.path, self.headers["Host"]))  # type: ignore[attr-defined]
         if self.path in moved:
@@ -42,11 +47,23 @@ class Pictures(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if self.path.startswith("/dribble"):
+            self.dribble()
+            return
         self.send_response(404 if self.path == "/none" else 200)
         body = PNG if self.path.startswith("/plate.png") else b"no picture" * 1000
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def dribble(self) -> None:
+        """A head that grows for 3 s, every line of it in time; whoever waits that long gets the picture."""
+        with suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(PNG))
+            for number in range(150):
+                self.wfile.write(b"X-%d: on\r\n" % number)
+                self.server.stopped.wait(0.02)  # type: ignore[attr-defined]
+            self.wfile.write(b"\r\n" + PNG)
 
     def log_message(self, *_: object) -> None:
         """Nothing to stderr."""
@@ -56,9 +73,11 @@ class Pictures(BaseHTTPRequestHandler):
 def pictures() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
     server.asked = []  # type: ignore[attr-defined]
+    server.stopped = threading.Event()  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
+    server.stopped.set()  # type: ignore[attr-defined]
     server.shutdown()
     thread.join()
     server.server_close()
@@ -93,6 +112,7 @@ def test_a_picture_of_a_named_host_becomes_a_handle(store: Store, pictures: Thre
         ("/elsewhere", "evil.example is not a host"),
         ("/file", "only http"),
         ("/round", "redirected more than"),
+        ("/broken", "redirected to what is no URL"),
         ("/none", "status 404"),
         ("/text", "not an image"),
     ],
@@ -123,6 +143,18 @@ def test_a_redirect_to_a_private_address_is_not_followed_even_where_the_host_is_
     )
     with pytest.raises(ImageError, match="private address"):
         fetcher.fetch(url_of(pictures, path))
+
+
+def test_a_head_that_never_ends_is_waited_for_no_longer_than_a_download_may_take(
+    store: Store, pictures: ThreadingHTTPServer
+) -> None:
+    store.fetcher = replace(fetcher_of(pictures), seconds=0.3)
+
+    async def main() -> None:
+        await compute(store.resolve, url_of(pictures, "/dribble"))
+
+    with pytest.raises(ImageError, match=r"took over 0\.3 s"):
+        anyio.run(main)
 
 
 def test_a_body_over_the_limit_is_not_read_to_its_end(pictures: ThreadingHTTPServer) -> None:

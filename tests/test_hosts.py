@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,9 +25,12 @@ ROOT = Path(__file__).resolve().parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
-def config(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mcp_servers", "config", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+def config(
+    *arguments: str, cwd: Path = ROOT, module: str = "mcp_servers", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, "config", *arguments]
+    environment = os.environ | (env or {})
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env=environment)
 
 
 def test_the_printed_entry_starts_a_server_from_any_folder(tmp_path: Path, home: Path) -> None:
@@ -42,6 +46,27 @@ def test_the_printed_entry_starts_a_server_from_any_folder(tmp_path: Path, home:
             return {tool.name for tool in (await client.list_tools()).tools}
 
     assert anyio.run(main) == set(FIVE_TOOLS)
+
+
+def test_paths_in_the_entry_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("ANOMALY_AGENT_HOME", "store")
+    monkeypatch.setenv("ANOMALY_AGENT_JUDGE_MODEL", "judge.pt")
+    for folder in ("photos", "kb"):
+        (tmp_path / folder).mkdir()
+    for file in ("judge.pt", "masker.pt"):
+        (tmp_path / file).touch()
+    given = ["--knowledge=local+folder", "--knowledge-fol", "kb", "--masker-model", "masker.pt", "--no-inline-images"]
+    done = config("--host", "cursor", "--allow", "photos", *given, "--prompter-model", "qwen/qwen3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads(done.stdout)["mcpServers"]["anomaly-agent"]
+    options = dict(zip(entry["args"][2::2], entry["args"][3::2], strict=False))
+    assert options["--allow"] == str(tmp_path / "photos")
+    assert f"--knowledge-folder {tmp_path / 'kb'}" in " ".join(entry["args"])
+    assert f"--masker-model {tmp_path / 'masker.pt'}" in " ".join(entry["args"])
+    assert "--no-inline-images" in entry["args"]
+    assert entry["env"]["ANOMALY_AGENT_HOME"] == str(tmp_path / "store")
+    assert entry["env"]["ANOMALY_AGENT_JUDGE_MODEL"] == str(tmp_path / "judge.pt")
 
 
 @pytest.mark.parametrize("host", sorted(HOSTS))
@@ -61,14 +86,56 @@ def test_writing_keeps_what_is_there_and_leaves_a_copy_of_it(host: str, tmp_path
     assert any(json.loads(copy.read_text()) == before for copy in file.parent.glob("*.bak"))
 
 
-def test_the_user_keeps_the_keys_that_were_written_into_the_settings(tmp_path: Path) -> None:
+def test_what_the_user_has_in_the_entry_is_kept(tmp_path: Path) -> None:
     file = tmp_path / "mcp.json"
-    own = {"command": "old", "env": {"GEMINI_API_KEY": "the user's"}}
+    env = {"GEMINI_API_KEY": "the user's", "HTTPS_PROXY": "http://proxy", "ANOMALY_AGENT_HOME": "/old"}
+    own = {"command": "old", "url": "http://old", "disabled": True, "timeout": 90, "env": env}
     file.write_text(json.dumps({"mcpServers": {"anomaly-agent": own}}))
-    assert config("--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(file)).returncode == 0
+    command = ["--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(file)]
+    done = config(*command, env={"ANOMALY_AGENT_HOME": "/new", "GEMINI_API_KEY": "of the shell"})
+    assert done.returncode == 0, done.stderr
     entry = json.loads(file.read_text())["mcpServers"]["anomaly-agent"]
     assert entry["command"] == sys.executable
-    assert entry["env"]["GEMINI_API_KEY"] == "the user's"
+    assert (entry["disabled"], entry["timeout"], "url" in entry) == (True, 90, False)
+    assert {name: entry["env"][name] for name in env} == env | {"ANOMALY_AGENT_HOME": "/new"}
+
+
+def test_a_link_to_the_settings_stays_a_link(tmp_path: Path) -> None:
+    target = tmp_path / "dotfiles" / "mcp.json"
+    target.parent.mkdir()
+    target.write_text('\ufeff{"theme": "dark"}')  # with the mark that some editors on Windows write first
+    link = tmp_path / "mcp.json"
+    link.symlink_to(target)
+    done = config("--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(link))
+    assert done.returncode == 0, done.stderr
+    assert link.is_symlink()
+    written = json.loads(target.read_text())
+    assert written["theme"] == "dark"
+    assert "anomaly-agent" in written["mcpServers"]
+    assert len(list(target.parent.glob("*.bak"))) == 1
+
+
+def test_folders_may_also_come_from_the_environment(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    env = {"ANOMALY_AGENT_ALLOW": f"a{os.pathsep}{tmp_path / 'b'}", "PYTHONPATH": str(ROOT)}
+    done = config("--host", "cursor", cwd=tmp_path, env=env)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads(done.stdout)["mcpServers"]["anomaly-agent"]
+    assert entry["args"][2:] == ["--allow", str(tmp_path / "a"), "--allow", str(tmp_path / "b")]
+    assert "ANOMALY_AGENT_ALLOW" not in entry["env"]
+
+
+def test_a_server_of_one_tool_has_an_entry_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "mcp.json"
+    for module in ("mcp_servers", "mcp_servers.mask_gen"):
+        command = ["--host", "cursor", "--allow", str(tmp_path), "--write", "--file", str(file)]
+        assert config(*command, module=module).returncode == 0
+    entries = json.loads(file.read_text())["mcpServers"]
+    assert {name: entry["args"][1] for name, entry in entries.items()} == {
+        "anomaly-agent": "mcp_servers",
+        "anomaly-agent-mask-gen": "mcp_servers.mask_gen",
+    }
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -126,11 +127,42 @@ def test_a_token_that_cannot_protect_anything_is_refused(token: str) -> None:
 
 
 def test_host_names_are_those_of_loopback_or_those_that_the_owner_named() -> None:
-    assert "127.0.0.1:80" in security_for("127.0.0.1", 80, []).allowed_hosts
-    elsewhere = security_for("0.0.0.0", 80, ["tools.example"])
-    assert elsewhere.allowed_hosts == ["tools.example", "tools.example:80"]
+    assert {"127.0.0.1:80", "127.0.0.1", "localhost"} <= set(security_for("127.0.0.1", 80, []).allowed_hosts)
+    assert "127.0.0.1" not in security_for("127.0.0.1", 8000, []).allowed_hosts
+    elsewhere = security_for("0.0.0.0", 8000, ["Tools.example", "other.example:8443"])
+    names = ["tools.example", "tools.example:80", "tools.example:443", "tools.example:8000", "other.example:8443"]
+    assert elsewhere.allowed_hosts == names
     assert "https://tools.example" in elsewhere.allowed_origins
     assert elsewhere.enable_dns_rebinding_protection
+
+
+def test_host_names_are_the_same_in_capitals(guarded: Running) -> None:
+    named = {"host": f"LocalHost:{guarded.port}", "origin": f"HTTP://LOCALHOST:{guarded.port}"}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    answer = post(guarded, {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}, **named)
+    assert answer.status_code == 200
+
+
+IMPATIENT = """
+import sys
+from mcp_servers import connections
+from mcp_servers.cli import main
+from mcp_servers.suite import SPECS
+connections.HEAD_SECONDS = 0.3
+sys.exit(main("mcp_servers", SPECS, ""))
+"""
+
+
+def test_a_connection_that_sends_no_request_is_closed(home: Path) -> None:
+    answered = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n"
+    with running(["--allow", str(home.parent)], module=["-c", IMPATIENT]) as server:
+        for sent in (b"", b"POST /mcp HTTP/1.1\r\nHost: 127", answered % server.port + b"GET /hea"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as silent:
+                silent.sendall(sent)
+                received = b""
+                while part := silent.recv(4096):  # a connection that stays open runs into the timeout
+                    received += part
+            assert received.count(b"200 OK") == sent.count(b"/health")
 
 
 @pytest.fixture

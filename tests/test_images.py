@@ -82,6 +82,13 @@ def test_a_pair_of_sixteen_bit_images_is_compared_on_one_scale() -> None:
     assert anomaly.max() == 62
 
 
+def test_of_a_phones_multi_picture_jpeg_the_main_picture_counts() -> None:
+    main, other = PILImage.fromarray(ramp()), PILImage.new("RGB", (20, 10))
+    data = encoded(main, "MPO", save_all=True, append_images=[other], quality=95)
+    assert PILImage.open(io.BytesIO(data)).format == "MPO"
+    assert np.array_equal(decode(data, "phone.jpg").pixels, np.asarray(PILImage.open(io.BytesIO(data)).convert("RGB")))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_as_viewers_do(orientation: int) -> None:
     image = PILImage.fromarray(ramp(48, 32))

@@ -64,6 +64,17 @@ def test_the_images_that_were_used_longest_ago_go_first(home: Path) -> None:
         Store(home=home).get(handles[0])
 
 
+def test_what_a_killed_writer_left_goes_once_it_is_old(home: Path) -> None:
+    folder = Store(home=home).path(filled(home, 1)[0]).parent
+    old, fresh = folder / ".img_a.png.1.2.tmp", folder / ".img_b.png.1.2.tmp"
+    for file in (old, fresh):
+        file.write_bytes(b"half an image")
+    then = time.time() - GRACE - 60
+    os.utime(old, (then, then))
+    clean(home, 10**9)
+    assert (old.exists(), fresh.exists()) == (False, True)
+
+
 def test_what_another_living_process_uses_is_never_removed(home: Path) -> None:
     handles = filled(home, 5)
     command = [sys.executable, "-c", USER, str(home), handles[0]]
