@@ -15,37 +15,10 @@ import torch
 
 from agent.chat_template import chat_template, template_hash
 from tests.tiny_model import tiny_processor
+from tests.tiny_sft import CONFIG, refusal, train, train_with_held_out
 from tests.tiny_training import fitted_model, planner_sessions
-from training import held_out, sft
+from training import sft
 from training.compat import without_video
-
-CONFIG = Path("training/configs/tiny-cpu.toml")
-
-
-def train(output: Path, *changes: str, resume: bool = False) -> int:
-    """The command with a short training; ``changes`` come last and win."""
-    settings = (
-        f"output={output}",
-        f"model.path={fitted_model()}",
-        f'data.sessions=["{planner_sessions()}"]',
-        "train.max_steps=4",
-        "train.batch_size=2",
-        "train.warmup=0",
-        "train.log_every=1",
-        'train.schedule="constant"',
-        "train.save_every=2",
-        "held_out.share=0.0",
-        *changes,
-    )
-    chosen = [part for setting in settings for part in ("--set", setting)]
-    return sft.main([str(CONFIG), *chosen, *(["--resume"] if resume else [])])
-
-
-def refusal(capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a refused command prints."""
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -57,10 +30,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training with a held-out photo and one episode on it, uninterrupted."""
-    output = tmp_path_factory.mktemp("trained") / "run"
-    held_out = ("held_out.share=0.1", "held_out.episodes=1", "held_out.every=4", "held_out.max_new_tokens=8")
-    assert train(output, *held_out, "held_out.max_turns=2") == 0
-    return output
+    return train_with_held_out(tmp_path_factory.mktemp("trained") / "run")
 
 
 def test_the_loss_falls_and_every_figure_is_in_the_history(trained: Path) -> None:
@@ -98,53 +68,6 @@ def test_held_out_episodes_are_really_run_and_recorded(trained: Path) -> None:
     calls = session.of_type("model_call")
     assert calls
     assert all(len(call["completion_token_ids"]) == len(call["logprobs"]) <= 8 for call in calls)
-
-
-def measured(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, output and errors of the command that measures a trained folder."""
-    brief = ("--max-new-tokens", "2", "--image-side", "64", "--dtype", "float32", "--json")
-    capsys.readouterr()
-    code = held_out.main([*arguments, *brief])
-    return code, *capsys.readouterr()
-
-
-def test_a_trained_model_is_measured_afterwards_on_what_its_training_kept_out(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = str(trained / "model")
-    code, out, err = measured(capsys, model, "--from", str(trained), "--out", str(tmp_path / "out"))
-    assert code == 0
-    assert "warning" not in err
-    assert json.loads(out)["episodes"] == 1
-    (task,) = json.loads((trained / "held_out.json").read_text())
-    start = json.loads((tmp_path / "out" / "000" / "session.jsonl").read_text().splitlines()[0])
-    assert start["task"]["image"] == task["image"]
-
-
-def test_measuring_on_photos_that_were_trained_on_is_warned_of(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sessions, model = str(planner_sessions()), str(trained / "model")
-    code, _, err = measured(capsys, model, sessions, "--episodes", "6", "--out", str(tmp_path / "out"))
-    assert code == 0
-    assert f"warning: {model} was trained on the photos of 5 of these 6 tasks" in err
-
-
-def test_measuring_wants_either_sessions_or_a_training_that_kept_some_out(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = ("--out", str(tmp_path / "out"))
-    for places in ((), (str(planner_sessions()), "--from", str(trained))):
-        code, _, err = measured(capsys, str(trained / "model"), *places, *out)
-        assert code == 2
-        assert "name either SESSIONS" in err
-    code, _, err = measured(capsys, str(trained / "model"), "--from", str(tmp_path), *out)
-    assert code == 2
-    assert "name the output folder of a training.sft" in err
-    (tmp_path / "split.json").write_text('{"held_out": [], "trained_on": []}')
-    code, _, err = measured(capsys, str(trained / "model"), "--from", str(tmp_path), *out)
-    assert code == 2
-    assert "kept no session out" in err
 
 
 def test_the_vision_encoder_stays_as_it_was_and_projector_and_language_model_learn(trained: Path) -> None:
@@ -261,69 +184,6 @@ def test_a_configuration_that_is_missing_or_no_toml_is_refused(
     assert "not valid TOML" in refusal(capsys)
 
 
-def test_an_output_folder_in_use_and_a_resume_without_checkpoint_are_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "note.txt").write_text("mine")
-    assert train(tmp_path) == sft.UNUSABLE
-    assert "is not empty" in refusal(capsys)
-    assert (tmp_path / "note.txt").read_text() == "mine"
-    assert train(tmp_path / "new", resume=True) == sft.UNUSABLE
-    assert "holds no checkpoint" in refusal(capsys)
-
-
-def test_a_folder_that_no_training_began_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(planner_sessions(), project / "data")
-    before = sorted(project.rglob("*"))
-    assert train(project) == sft.UNUSABLE
-    assert "no training of this command began there" in refusal(capsys)
-    assert sorted(project.rglob("*")) == before
-
-
-@pytest.mark.parametrize(("output", "sessions"), [("work", "work/data"), ("work/data/run", "work"), ("work", "work")])
-def test_an_output_folder_that_holds_sessions_or_lies_among_them_is_refused(
-    output: str, sessions: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(planner_sessions(), tmp_path / "work" / "data")
-    before = sorted(tmp_path.rglob("*"))
-    assert train(tmp_path / output, f'data.sessions=["{tmp_path / sessions}"]') == sft.UNUSABLE
-    assert "lie one inside the other" in refusal(capsys)
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def failed_start(output: Path) -> None:
-    """A training that stops after its data was written and before its first step."""
-    assert train(output, "train.cache_vision_gib=1", "model.freeze_vision=false") == sft.UNUSABLE
-    assert (output / "data" / "train").is_dir()
-
-
-def test_a_start_that_failed_may_be_repeated_in_the_same_folder(tmp_path: Path) -> None:
-    failed_start(tmp_path / "run")
-    assert train(tmp_path / "run", "train.max_steps=1") == 0
-    assert (tmp_path / "run" / "model" / "README.md").exists()
-
-
-def test_what_was_put_into_the_folder_of_a_failed_start_is_never_removed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    failed_start(tmp_path / "run")
-    capsys.readouterr()
-    (tmp_path / "run" / "data" / "photo.png").write_bytes(b"mine")
-    assert train(tmp_path / "run") == sft.UNUSABLE
-    assert "holds data/photo.png" in refusal(capsys)
-    assert (tmp_path / "run" / "data" / "photo.png").read_bytes() == b"mine"
-
-
-def test_a_failed_start_stays_until_the_next_ones_data_are_found_good(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    failed_start(tmp_path / "run")
-    before = sorted((tmp_path / "run").rglob("*"))
-    assert train(tmp_path / "run", "data.min_score=10.0") == sft.UNUSABLE
-    assert sorted((tmp_path / "run").rglob("*")) == before
-
-
 def test_a_launch_with_deepspeed_where_it_is_not_installed_is_refused_by_the_name_of_its_extra(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,21 +252,6 @@ def test_a_session_without_images_is_refused(tmp_path: Path, capsys: pytest.Capt
     session = altered(tmp_path / "session", strip)
     assert train(tmp_path / "out", f'data.sessions=["{session}"]') == sft.UNUSABLE
     assert "shows no photo" in refusal(capsys)
-
-
-def test_damaged_sessions_are_refused_with_a_cure_that_this_command_has(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sessions = tmp_path / "sessions"
-    shutil.copytree(planner_sessions(), sessions)
-    log = next(sessions.rglob("session.jsonl"))
-    log.write_text("no JSON\n" + log.read_text())
-    place = f'data.sessions=["{sessions}"]'
-    assert train(tmp_path / "out", place) == sft.UNUSABLE
-    told = refusal(capsys)
-    assert "with --set data.skip_broken=true" in told
-    assert "--skip-broken" not in told
-    assert train(tmp_path / "out", place, "data.skip_broken=true", "train.max_steps=1") == 0
 
 
 def test_sessions_of_two_protocols_or_of_one_photo_are_refused_without_naming_another_commands_options(
@@ -514,36 +359,6 @@ def test_a_chat_template_that_would_teach_something_else_is_refused(name: str, t
     processor.chat_template = template
     with pytest.raises(ConfigError, match=complaint):
         check_template(processor)
-
-
-def test_a_chat_template_that_is_missing_is_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("agent.chat_template.TEMPLATE_FILE", tmp_path / "none.jinja")
-    assert train(tmp_path / "out") == sft.UNUSABLE
-    assert "cannot be read" in refusal(capsys)
-
-
-@pytest.mark.parametrize(
-    ("name", "kept", "complaint"),
-    [
-        ("tokenizer.json", 0, "holds no tokenizer.json"),
-        ("tokenizer.json", 40, "cannot be loaded"),
-        ("model.safetensors", 0, "cannot be loaded"),
-        ("model.safetensors", 2000, "is damaged or cut short"),
-        ("config.json", 40, "cannot be loaded"),
-        ("processor_config.json", 40, "cannot be loaded"),
-    ],
-)
-def test_a_model_folder_with_a_missing_or_cut_file_is_refused_in_one_line(
-    name: str, kept: int, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = tmp_path / "model"
-    shutil.copytree(fitted_model(), model)
-    whole = (model / name).read_bytes()
-    (model / name).unlink() if not kept else (model / name).write_bytes(whole[:kept])
-    assert train(tmp_path / "out", f"model.path={model}") == sft.UNUSABLE
-    assert complaint in refusal(capsys)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("zero3", "DEEPSPEED"), ("fsdp2", "FSDP")])

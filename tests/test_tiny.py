@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -14,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_training import fitted_model, planner_sessions
-from training import held_out, serve, tiny
+from training import serve, tiny
 from training.compat import without_video
 from training.recurring import recurring_phrases
 from training.tiny import session_texts
@@ -71,67 +69,6 @@ def test_a_phrase_recurs_in_its_share_of_the_sessions_and_breaks_off_at_messages
     assert not any(word in phrase for phrase in phrases for word in ("a1", "b2", "c3", "d4"))
     assert not any("end" in phrase and "another" in phrase for phrase in phrases)
     assert len(recurring_phrases(documents, fitted_tokenizer(), 1.0, most=1)) == 1
-
-
-def test_a_trained_folder_is_measured_on_the_tasks_of_sessions(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sessions = str(planner_sessions())
-    options = ["--episodes", "1", "--max-new-tokens", "4", "--image-side", "64", "--dtype", "float32", "--json"]
-    assert held_out.main([str(fitted_model()), sessions, "--out", str(tmp_path / "runs"), *options]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert figures["episodes"] == 1
-    assert figures["answered_share"] == 0.0
-    assert (tmp_path / "runs" / "000" / "session.jsonl").exists()
-
-
-def test_measuring_without_sessions_or_model_is_refused_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = ["--out", str(tmp_path / "runs")]
-    assert held_out.main([str(fitted_model()), str(tmp_path / "none"), *out]) == 2
-    assert "no session in" in capsys.readouterr().err
-    assert held_out.main([str(tmp_path / "no-model"), str(planner_sessions()), *out]) == 2
-    assert "name a model folder" in capsys.readouterr().err
-
-
-def test_measuring_into_a_folder_in_use_is_refused_before_the_model_is_loaded(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "000").mkdir()
-    arguments = [str(tmp_path / "no-model"), str(planner_sessions()), "--out", str(tmp_path)]
-    assert held_out.main(arguments) == 2
-    assert capsys.readouterr().err == f"error: {tmp_path} is not empty: choose another --out\n"
-
-
-def test_a_log_that_cannot_be_written_is_one_failure_and_no_group(tmp_path: Path) -> None:
-    from agent.session import SessionError, SessionWriter
-    from agent.task import Task
-    from tests.tiny_model import tiny_processor
-    from training.encoding import Encoder
-    from training.generation import Sampling
-    from training.local_policy import Batcher
-
-    SessionWriter(tmp_path / "000").close()
-    photo = next((planner_sessions().parent / "photos").iterdir())
-    batcher = Batcher(None, Encoder(tiny_processor(), 64), Sampling(), 1)
-    with pytest.raises(SessionError, match="already holds a session"):
-        held_out.measure(batcher, [Task(str(photo), "plate", "scratch")], tmp_path)
-
-
-def test_damaged_sessions_are_left_out_of_measuring_by_the_option_that_the_refusal_names(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for number, session in enumerate(sorted(planner_sessions().iterdir())[:2]):
-        shutil.copytree(session, tmp_path / "sessions" / str(number))
-    log = tmp_path / "sessions" / "0" / "session.jsonl"
-    log.write_text("no JSON\n" + log.read_text())
-    options = ["--max-new-tokens", "2", "--image-side", "64", "--dtype", "float32", "--json"]
-    arguments = [str(fitted_model()), str(tmp_path / "sessions"), "--out", str(tmp_path / "out"), *options]
-    assert held_out.main(arguments) == 2
-    assert "--skip-broken" in capsys.readouterr().err
-    assert held_out.main([*arguments, "--skip-broken"]) == 0
-    assert json.loads(capsys.readouterr().out)["episodes"] == 1
 
 
 @pytest.mark.parametrize(
