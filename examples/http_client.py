@@ -38,7 +38,7 @@ async def main(url: str, token_file: str, photo: str, item_name: str, anomaly_ty
     image = f"data:;base64,{base64.b64encode(Path(photo).read_bytes()).decode()}"
     async with (
         httpx2.AsyncClient(headers=headers, timeout=300) as web,
-        Client(streamable_http_client(url, http_client=web)) as client,
+        Client(streamable_http_client(url, http_client=web, max_sse_event_size=None)) as client,  # images are large
     ):
         task = {"item_name": item_name, "anomaly_type": anomaly_type}
         prompt = facts(await client.call_tool("prompt_gen", {"image": image, **task}))

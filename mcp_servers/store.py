@@ -34,6 +34,8 @@ from mcp_servers.leases import Lease
 from mcp_servers.paths import allowed_path, file_key, short, unreadable
 
 HANDLE = re.compile(r"img_[0-9a-f]{32}\Z")
+LIKE_HANDLE = re.compile(r"img_\w*\Z")
+SHORTEST_KEY = 16
 CACHE_BYTES = 256 * 2**20
 RESTORED = 0.05
 """Seconds after which an image that a cleaner took aside and put back is there again."""
@@ -98,7 +100,7 @@ class Store:
     def png(self, handle: str) -> bytes:
         """PNG bytes behind a handle. Raises ImageError where the handle is malformed or unknown."""
         if not HANDLE.match(handle):
-            raise ImageError(f"{short(handle)} is not an image handle: use one that a tool returned (img_...)")
+            raise no_handle(handle)
         try:
             if not self._use(handle):
                 time.sleep(RESTORED)  # a cleaner puts back what it took while we noted the use
@@ -144,6 +146,8 @@ class Store:
         return allowed_path(reference, self.allowed, self.home)
 
     def _from_file(self, reference: str) -> tuple[str, Photo]:
+        if LIKE_HANDLE.match(reference) and not any(os.path.exists(folder / reference) for folder in self.allowed):
+            raise no_handle(reference)
         path = self.allowed_path(reference)
         key = file_key(path, reference)
         with self._lock:
@@ -201,10 +205,13 @@ class Store:
                     pass  # another server was first; its key counts
                 finally:
                     temporary.unlink()
-            self._key = path.read_bytes()
+            key = path.read_bytes()
         except OSError as error:
             raise self._unwritable(error) from error
-        return self._key
+        if len(key) < SHORTEST_KEY:  # with it anybody could work out handles
+            raise ImageError(f"the key of the image store is damaged: remove {path}, and a new one is made")
+        self._key = key
+        return key
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
@@ -226,6 +233,11 @@ class Store:
             self._photos.move_to_end(handle)
             while len(self._photos) > 1 and sum(p.pixels.nbytes for p in self._photos.values()) > CACHE_BYTES:
                 self._photos.popitem(last=False)
+
+
+def no_handle(text: str) -> ImageError:
+    """The refusal of what is written like a handle and is none."""
+    return ImageError(f"{short(text)} is not an image handle: use one that a tool returned (img_...)")
 
 
 def same_scale_views(normal: Photo, anomaly: Photo) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

@@ -41,7 +41,7 @@ def edit(**changed: Any) -> tuple[str, dict[str, Any]]:
 CASES: list[tuple[tuple[str, dict[str, Any]], str]] = [
     *((look(name), "") for name in bad_files()),
     (look(UNKNOWN), "unknown or no longer stored"),
-    (look("img_zz"), "does not exist"),
+    (look("img_zz"), "is not an image handle"),
     *((look(index), "is not usable") for index in (0, -1, 99, None, ["plate.png"], {"a": 1}, 1.5, True)),
     (look("abc"), "does not exist"),
     (look(""), "empty"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -15,12 +16,15 @@ from typing import Any
 
 import anyio
 import httpx2
+import numpy as np
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_servers.errors import ToolInputError
 from mcp_servers.http import GRACE, read_token, security_for
+from mcp_servers.images import Photo, decode
+from mcp_servers.store import Store
 from tests.servers.running import Running, running
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -101,6 +105,23 @@ def test_the_token_opens_the_server_to_a_client_in_both_eras(guarded: Running) -
             return len((await client.list_tools()).tools)
 
     assert anyio.run(main, "auto") == anyio.run(main, "legacy") == 5
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+def test_a_full_size_image_reaches_clients_of_both_eras(guarded: Running, private_home: Path, mode: str) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (700, 700, 3), dtype=np.uint8)
+    handle = Store(home=private_home).put(Photo(noise))
+
+    async def main() -> str:
+        async with (
+            httpx2.AsyncClient(headers={"authorization": f"Bearer {TOKEN}"}, trust_env=False) as web,
+            Client(streamable_http_client(guarded.url, http_client=web, max_sse_event_size=None), mode=mode) as client,
+        ):
+            return str((await client.read_resource(f"image://{handle}")).contents[0].blob)  # type: ignore[union-attr]
+
+    png = base64.b64decode(anyio.run(main))
+    assert len(png) > 2**20
+    assert np.array_equal(decode(png, "image").pixels, noise)
 
 
 def test_health_says_that_the_server_runs_and_needs_no_token(guarded: Running) -> None:

@@ -198,7 +198,7 @@ def test_a_changed_file_is_read_again(store: Store, tmp_path: Path) -> None:
         ("http://127.0.0.1/a.png", "URLs are not fetched"),
         ("file:///etc/passwd", "URLs are not fetched"),
         ("img_" + "0" * 32, "unknown"),
-        ("img_zz", "does not exist"),
+        ("img_zz", "is not an image handle"),
         ("image://../../etc/passwd", "outside the folders"),
         ("data:image/png;base64,@@@@", "damaged"),
         ("data:image/png,raw", "base64"),
@@ -218,6 +218,24 @@ def test_the_key_of_the_store_is_private_and_cannot_be_read_as_an_image(store: S
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     with pytest.raises(ImageError):
         store.resolve(str(key))
+
+
+@pytest.mark.parametrize("handle", ["img_zz", "img_", "image://img_zz", "img_" + "0" * 31, "img_" + "0" * 5000])
+def test_what_is_written_like_a_handle_is_not_looked_for_among_the_files(store: Store, handle: str) -> None:
+    with pytest.raises(ImageError, match="is not an image handle: use one that a tool returned"):
+        store.resolve(handle)
+
+
+def test_a_file_may_be_named_like_a_handle(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "img_0001").write_bytes(encoded(PILImage.fromarray(ramp())))
+    assert np.array_equal(store.resolve("img_0001")[1].pixels, ramp())
+
+
+def test_a_key_that_protects_nothing_is_refused_with_the_cure(store: Store) -> None:
+    store.home.mkdir(parents=True, exist_ok=True)
+    (store.home / ".key").touch()
+    with pytest.raises(ImageError, match=r"key of the image store is damaged: remove .*\.key"):
+        store.put(Photo(ramp()))
 
 
 def test_a_store_that_cannot_be_written_says_how_to_choose_another(tmp_path: Path) -> None:
