@@ -128,6 +128,7 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
     options = parser.parse_args(argv)
     policies = Policies(read_policy(options, os.environ))
     folder, task = _prepare(options)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job inherits that it is ignored
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does: recorded
     episode = Episode(task)
     try:
