@@ -68,7 +68,7 @@ class Plan:
     ``phrases``: the share of sessions in which a phrase recurs that is one token to the model.
     """
 
-    sessions: int = 200
+    sessions: int = 600
     steps: int = 300
     episodes: int = 20
     items: int = len(ITEMS)
