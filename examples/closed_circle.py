@@ -47,7 +47,7 @@ ITEMS = (
     "flange", "washer", "bracket", "ring", "disc", "gear", "bearing", "cover", "plate", "nut", "hub", "pulley",
     "spacer", "bushing", "collar", "valve", "rotor", "cap", "wheel", "coupling",
 )  # fmt: skip
-ANOMALIES = ("scratch", "crack", "dent", "stain", "rust", "hole", "contamination", "burn", "cut", "glue")
+ANOMALIES = ("scratch", "crack", "dent", "stain", "rust", "hole", "contamination", "burn", "cut")
 SIZE = 192
 """Pixels of a photo's side; the model is shown half of it."""
 IMAGES = 2
@@ -68,7 +68,7 @@ class Plan:
     ``phrases``: the share of sessions in which a phrase recurs that is one token to the model.
     """
 
-    sessions: int = 200
+    sessions: int = 600
     steps: int = 300
     episodes: int = 20
     items: int = len(ITEMS)
@@ -126,9 +126,9 @@ def train(plan: Plan, sessions: Path, folder: Path, longest: int) -> tuple[float
         "model.path": json.dumps(str(folder / "tiny")),
         "data.sessions": json.dumps([str(sessions)]),
         "data.max_tokens": longest,
-        "data.resample": json.dumps(plan.items > 1),
         "train.max_steps": plan.steps,
         "train.batch_size": plan.batch,
+        "train.workers": 1,
         "train.save_every": plan.steps,
         "held_out.share": 0.05 if plan.sessions > 100 else 0.0,
         "held_out.episodes": 0,
