@@ -237,7 +237,8 @@ def test_another_judge_scores_the_recorded_images_over_mcp_and_shows_flattery(
             assert other[name]["rewards"][component] == pytest.approx(own[name]["rewards"][component])
     assert other["triple"]["recorded_task"] == 1.0
     assert other[""]["mean_task"] < other[""]["mean_recorded_task"]
-    next((samples["refused"] / "images").iterdir()).unlink()
+    shown = [image for event in read_session(samples["refused"]).of_type("message") for image in event["images"]]
+    (samples["refused"] / "images" / f"{shown[-1]['sha256']}.png").unlink()
     tiny = png((16, 16))
     digest = hashlib.sha256(tiny).hexdigest()
     (samples["repaired"] / "images" / f"{digest}.png").write_bytes(tiny)

@@ -251,7 +251,7 @@ def test_a_session_without_images_is_refused(tmp_path: Path, capsys: pytest.Capt
 
     session = altered(tmp_path / "session", strip)
     assert train(tmp_path / "out", f'data.sessions=["{session}"]') == sft.UNUSABLE
-    assert "shows no photo" in refusal(capsys)
+    assert "does not show the image that was made" in refusal(capsys)
 
 
 def test_sessions_of_two_protocols_or_of_one_photo_are_refused_without_naming_another_commands_options(

@@ -175,7 +175,8 @@ def _tear(folder: Path) -> None:
 
 
 def _swap_image(folder: Path) -> None:
-    first, second = sorted((folder / "images").iterdir())[:2]
+    shown = [image for event in read_session(folder).of_type("message") for image in event["images"]]
+    first, second = (folder / "images" / f"{image['sha256']}.png" for image in shown[:2])
     first.write_bytes(second.read_bytes())
 
 
