@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from functools import partial
+from random import Random
 from typing import Any
 
 import anyio
@@ -48,7 +51,7 @@ def test_turns_generated_together_are_those_generated_alone() -> None:
 def test_log_probabilities_are_those_of_the_distribution_that_was_sampled_from(temperature: float) -> None:
     prompt = encoder().encode(opening())
     (turn,) = sample([prompt], temperature)
-    whole = Encoded(prompt.ids + turn.ids, prompt.patches, prompt.grids)
+    whole = prompt.with_ids(turn.ids)
     tokenizer = tiny_processor().tokenizer
     with torch.no_grad():
         logits = tiny_model()(**padded([whole], tokenizer.pad_token_id, tiny_processor().image_token_id)).logits[0]
@@ -56,6 +59,32 @@ def test_log_probabilities_are_those_of_the_distribution_that_was_sampled_from(t
     logits[:, control_ids(tokenizer, keep=ends)] = -torch.inf
     expected = torch.log_softmax(logits[len(prompt.ids) - 1 : -1] / (temperature or 1.0), dim=-1)
     assert turn.logprobs == pytest.approx([float(expected[n, token]) for n, token in enumerate(turn.ids)], abs=1e-4)
+
+
+def test_a_sampled_turn_goes_by_its_own_seed_and_not_by_its_neighbours() -> None:
+    prompts = [encoder().encode(opening(size)) for size in ((64, 48), (150, 90))]
+
+    def drawn(rows: list[int], seed: int) -> list[list[int]]:
+        draws = [Random(f"{seed} {row}") for row in rows]
+        turns = generate(tiny_model(), tiny_processor(), [prompts[row] for row in rows], Sampling(1.0, 12), draws)
+        return [turn.ids for turn in turns]
+
+    together = drawn([0, 1], seed=3)
+    assert drawn([0], seed=3) + drawn([1], seed=3) == together
+    assert drawn([1, 0], seed=3) == together[::-1]
+    assert drawn([0, 1], seed=4) != together
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    prompt = encoder().encode(opening())
+    draws = [Random(row) for row in range(400)]
+    turns = generate(tiny_model(), tiny_processor(), [prompt] * 400, Sampling(0.15, 1), draws)
+    chance = {turn.ids[0]: math.exp(turn.logprobs[0]) for turn in turns}
+    often = Counter(turn.ids[0] for turn in turns)
+    likely = {token: p for token, p in chance.items() if p > 0.05}
+    assert likely
+    for token, p in likely.items():
+        assert often[token] / 400 == pytest.approx(p, abs=4 * math.sqrt(p / 400))
 
 
 def test_tokens_that_are_no_text_are_never_sampled() -> None:
@@ -134,9 +163,9 @@ def test_episodes_that_run_side_by_side_share_batches(monkeypatch: pytest.Monkey
 
     sizes: list[int] = []
 
-    def counted(model: Any, processor: Any, prompts: list[Encoded], sampling: Sampling) -> list[Generated]:
+    def counted(model: Any, processor: Any, prompts: list[Encoded], *more: Any) -> list[Generated]:
         sizes.append(len(prompts))
-        return generate(model, processor, prompts, sampling)
+        return generate(model, processor, prompts, *more)
 
     monkeypatch.setattr(local_policy, "generate", counted)
     batcher = Batcher(tiny_model(), encoder(), Sampling(0.0, 4), max_batch=4)
@@ -174,7 +203,7 @@ def test_a_conversation_longer_than_the_context_is_refused(monkeypatch: pytest.M
     model = tiny_model()
     monkeypatch.setattr(model.config.text_config, "max_position_embeddings", 40)
     policy = LocalPolicy(Batcher(model, encoder(), Sampling(0.0, 30)))
-    with pytest.raises(PolicyError, match="leaves no room in the model's 40"):
+    with pytest.raises(PolicyError, match="leaves no room in 40"):
         anyio.run(policy.next_turn, opening())
 
 

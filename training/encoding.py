@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.chat_template import template_messages
@@ -26,14 +26,26 @@ class EncodingError(ValueError):
 
 @dataclass(slots=True)
 class Encoded:
-    """Token ids, and for each image its patches (n, channels * pixels; float32) and grid (frames, rows, columns)."""
+    """Token ids, and for each image its patches (n, channels * pixels; float32), its grid (frames, rows, columns) and
+    the picture as the model is shown it (PNG).
+    """
 
     ids: list[int] = field(default_factory=list)
     patches: list[torch.Tensor] = field(default_factory=list)
     grids: list[tuple[int, int, int]] = field(default_factory=list)
+    pictures: list[bytes] = field(default_factory=list)
 
     def __add__(self, other: Encoded) -> Encoded:
-        return Encoded(self.ids + other.ids, self.patches + other.patches, self.grids + other.grids)
+        return Encoded(
+            self.ids + other.ids,
+            self.patches + other.patches,
+            self.grids + other.grids,
+            self.pictures + other.pictures,
+        )
+
+    def with_ids(self, ids: Sequence[int]) -> Encoded:
+        """The same with more ids at its end."""
+        return replace(self, ids=[*self.ids, *ids])
 
 
 class Encoder:
@@ -66,7 +78,7 @@ class Encoder:
         if images:
             pixels = torch.as_tensor(out["pixel_values"])
             patches = list(torch.split(pixels, [t * h * w for t, h, w in grids]))
-        return Encoded(ids, patches, grids)
+        return Encoded(ids, patches, grids, shown)
 
 
 def check_image_tokens(ids: Sequence[int], grids: Sequence[Sequence[int]], processor: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from agent.chat_template import END_OF_TEXT, END_OF_TURN
@@ -20,7 +21,8 @@ _TAIL = 16
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How turns are sampled. ``temperature`` 0: the likeliest token; else from the whole distribution (no top-p or
-    top-k, so that log-probabilities are those of the policy). ``max_new_tokens`` bounds one turn.
+    top-k, so that log-probabilities are those of the policy). ``max_new_tokens`` bounds one turn. ``seed``: two runs
+    with the same seed draw the same, whatever is generated side by side.
     """
 
     temperature: float = 0.0
@@ -39,30 +41,34 @@ class Generated:
     finish_reason: str
 
 
-def generate(model: Any, processor: Any, prompts: Sequence[Encoded], sampling: Sampling) -> list[Generated]:
+def generate(
+    model: Any, processor: Any, prompts: Sequence[Encoded], sampling: Sampling, draws: Sequence[Random] | None = None
+) -> list[Generated]:
     """Sample one turn for each prompt, in one batch, padded on the left.
 
     Control tokens other than those that end a turn cannot be sampled: an image token without an image would break the
-    next step. With a temperature above 0 the random state is torch's.
+    next step. ``draws``: the random numbers of each row (one a token, by inversion of the distribution function), so
+    that a row's turn does not depend on its neighbours; None takes them from the sampling's seed.
     """
     import torch
 
     tokenizer = processor.tokenizer
     ends = [tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TURN, END_OF_TEXT)]
-    watch = _watcher(tokenizer, sampling.temperature)
+    draws = draws or [Random(f"{sampling.seed} {row}") for row in range(len(prompts))]
+    watch = _watcher(tokenizer, sampling.temperature, draws)
     inputs = padded(prompts, tokenizer.pad_token_id, processor.image_token_id)
     width = inputs["input_ids"].shape[1]
     device = next(model.parameters()).device
-    sampled: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if sampling.temperature > 0:
-        sampled = {"do_sample": True, "temperature": sampling.temperature, "top_p": 1.0, "top_k": 0}
     was_training = model.training
     model.eval()
     try:
         with torch.no_grad():
             out = model.generate(
                 **{name: value.to(device) for name, value in inputs.items()},
-                **sampled,
+                do_sample=False,  # the watcher draws
+                temperature=None,
+                top_p=None,
+                top_k=None,
                 max_new_tokens=sampling.max_new_tokens,
                 eos_token_id=ends,
                 pad_token_id=tokenizer.pad_token_id,
@@ -109,17 +115,22 @@ def _cut(row: list[int], logprobs: list[float], end: int | None, ends: Sequence[
     return Generated(row[:length], logprobs[:length], "stop" if lengths else "length")
 
 
-def _watcher(tokenizer: Any, temperature: float) -> Any:
-    """Looks on while a batch is generated: keeps log-probabilities and stops a row at a closing tag."""
+def _watcher(tokenizer: Any, temperature: float, draws: Sequence[Random]) -> Any:
+    """Draws the tokens of a batch, keeps their log-probabilities and stops a row at a closing tag."""
     import torch
     from transformers import LogitsProcessor, StoppingCriteria
 
     class See(LogitsProcessor):
-        """Keeps the distribution that the next token is drawn from; it runs after suppression, before temperature."""
+        """Draws the next token and leaves no other choice; it runs after suppression."""
 
         def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
             watcher.distribution = torch.log_softmax(scores.float() / (temperature or 1.0), dim=-1)
-            return scores
+            if temperature == 0:
+                return scores
+            heights = watcher.distribution.double().exp().cumsum(-1)
+            levels = torch.tensor([[draw.random()] for draw in draws], dtype=torch.double, device=scores.device)
+            chosen = torch.searchsorted(heights, levels * heights[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
+            return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
     class Stop(StoppingCriteria):
         """Sees the token that was drawn."""

@@ -134,7 +134,7 @@ async def _run_all(batcher: Batcher, tasks: Sequence[Task], folder: Path, label:
     async def run(number: int, toolbox: Toolbox) -> None:
         async with limit:
             with SessionWriter(folder / f"{number:03d}") as session:
-                policy = LocalPolicy(batcher, label)
+                policy = LocalPolicy(batcher, label, seed=number)
                 await run_episode(tasks[number], policy, toolbox, session, episode=episodes[number])
 
     async with Toolbox([builtin_server(photos)]) as toolbox, anyio.create_task_group() as group:

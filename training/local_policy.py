@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from random import Random
 from typing import Any
 
 import anyio
@@ -26,7 +27,8 @@ from training.generation import Generated, Sampling, generate
 class Batcher:
     """Generates the turns of many episodes together: whoever comes first serves everyone who is waiting.
 
-    ``max_batch`` bounds one batch; others wait for the next.
+    ``max_batch`` bounds one batch; others wait for the next. ``room`` is the most tokens that a prompt and its turn may
+    have together.
     """
 
     def __init__(self, model: Any, encoder: Encoder, sampling: Sampling, max_batch: int = 8) -> None:
@@ -34,9 +36,18 @@ class Batcher:
         self._waiting: list[_Request] = []
         self._lock = anyio.Lock()
 
-    async def turn(self, prompt: Encoded) -> Generated:
-        """One turn for a prompt. Raises what generation raises."""
-        request = _Request(prompt)
+    @property
+    def room(self) -> int:
+        """Tokens that the model's context holds."""
+        return int(self.model.config.get_text_config().max_position_embeddings)
+
+    def generate(self, prompts: Sequence[Encoded], draws: Sequence[Random]) -> list[Generated]:
+        """One turn for each prompt, in one batch."""
+        return generate(self.model, self.encoder.processor, prompts, self.sampling, draws)
+
+    async def turn(self, prompt: Encoded, draw: Random) -> Generated:
+        """One turn for a prompt; ``draw`` gives its random numbers. Raises what generation raises."""
+        request = _Request(prompt, draw)
         self._waiting.append(request)
         try:
             async with self._lock:
@@ -51,7 +62,7 @@ class Batcher:
     async def _serve(self) -> None:
         batch = self._waiting[: self.max_batch]
         work = functools.partial(
-            generate, self.model, self.encoder.processor, [request.prompt for request in batch], self.sampling
+            self.generate, [request.prompt for request in batch], [request.draw for request in batch]
         )
         for request, result in zip(batch, await anyio.to_thread.run_sync(work), strict=True):
             request.result = result
@@ -62,6 +73,7 @@ class Batcher:
 @dataclass(slots=True, eq=False)
 class _Request:
     prompt: Encoded
+    draw: Random
     result: Generated | None = None
 
 
@@ -69,13 +81,18 @@ class LocalPolicy(Policy):
     """The assistant of one episode. ``encoded`` holds the whole episode's ids as they were sampled and observed.
 
     ``sampled`` marks, one entry an id, what the model wrote itself (1) and what it was given (0); ``logprobs`` are
-    natural logarithms at the sampling temperature, 0.0 where ``sampled`` is 0.
+    natural logarithms at the sampling temperature, 0.0 where ``sampled`` is 0. ``seed`` makes the episode's random
+    numbers, together with the sampling's; ``max_tokens`` bounds the episode where the model would hold more.
     """
 
     name = "local"
 
-    def __init__(self, batcher: Batcher, label: str = "local") -> None:
+    def __init__(
+        self, batcher: Batcher, label: str = "local", seed: int | str = 0, max_tokens: int | None = None
+    ) -> None:
         self._batcher, self._label = batcher, label
+        self._draw = Random(f"{batcher.sampling.seed} {seed}")
+        self._room = min(batcher.room, max_tokens or batcher.room)
         self._end = batcher.encoder.processor.tokenizer.convert_tokens_to_ids(END_OF_TURN)
         self._seen: list[Message] = []
         self.encoded = Encoded()
@@ -93,10 +110,9 @@ class LocalPolicy(Policy):
         started = time.perf_counter()
         self._take(messages)
         prompt = tuple(self.encoded.ids)
-        room = self._batcher.model.config.get_text_config().max_position_embeddings
-        if len(prompt) + self._batcher.sampling.max_new_tokens > room:
-            raise PolicyError(f"the conversation of {len(prompt)} tokens leaves no room in the model's {room}")
-        turn = await self._batcher.turn(self.encoded)
+        if len(prompt) + self._batcher.sampling.max_new_tokens > self._room:
+            raise PolicyError(f"the conversation of {len(prompt)} tokens leaves no room in {self._room}")
+        turn = await self._batcher.turn(self.encoded, self._draw)
         self._add(turn.ids, 1, turn.logprobs)
         if turn.ids[-1:] != [self._end]:
             self._add([self._end], 0, [0.0])
@@ -124,11 +140,11 @@ class LocalPolicy(Policy):
             piece = self._batcher.encoder.encode(messages[known:], after_turn=known > 0)
         except EncodingError as error:
             raise PolicyError(str(error)) from error
-        self.encoded = Encoded(self.encoded.ids, self.encoded.patches + piece.patches, self.encoded.grids + piece.grids)
+        self.encoded += replace(piece, ids=[])
         self._add(piece.ids, 0, [0.0] * len(piece.ids))
         self._seen = list(messages)
 
     def _add(self, ids: Sequence[int], sampled: int, logprobs: Sequence[float]) -> None:
-        self.encoded = Encoded([*self.encoded.ids, *ids], self.encoded.patches, self.encoded.grids)
+        self.encoded = self.encoded.with_ids(ids)
         self.sampled += [sampled] * len(ids)
         self.logprobs += logprobs
