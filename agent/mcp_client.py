@@ -11,6 +11,7 @@ import base64
 import json
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -86,6 +87,13 @@ def builtin_server(allow: Sequence[Path], backends: Sequence[str] = ()) -> Serve
     chosen = [f"ANOMALY_AGENT_{role}{part}".upper() for role in BACKEND_ROLES for part in ("", "_model", "_base_url")]
     identity = json.dumps(["built-in", *backends, {name: env[name] for name in chosen if name in env}])
     return Server(command=(sys.executable, "-m", "mcp_servers", *arguments), env=env, identity=identity)
+
+
+def server_of(text: str) -> Server:
+    """A tool server by its URL, or by the command that starts it, which is given the whole environment."""
+    if text.startswith(("http://", "https://")):
+        return Server(url=text)
+    return Server(command=shlex.split(text), env=dict(os.environ))
 
 
 @dataclass(slots=True)

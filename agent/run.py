@@ -10,7 +10,6 @@ import argparse
 import math
 import os
 import re
-import shlex
 import shutil
 import signal
 import sys
@@ -42,6 +41,7 @@ from agent.toolbox import (
     Toolbox,
     ToolboxError,
     builtin_server,
+    server_of,
 )
 
 RUN_FILES = ("original.png", "anomaly.png", "mask.png", "overlay.png", "result.json", "report.html")
@@ -266,7 +266,7 @@ async def _episode(
 
 def servers_of(options: argparse.Namespace, allow: Collection[Path]) -> list[Server]:
     """The tool servers of the options; the built-in one may read the folders of ``allow``."""
-    return [_server(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
+    return [server_of(text) for text in options.server] or [builtin_server(sorted(allow), _backends(options))]
 
 
 def timeout_of(options: argparse.Namespace) -> float:
@@ -285,12 +285,6 @@ def _backends(options: argparse.Namespace) -> list[str]:
     names.append("knowledge_folder")
     given = [(name, getattr(options, name)) for name in names if getattr(options, name) is not None]
     return [argument for name, value in given for argument in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def _server(text: str) -> Server:
-    if re.match(r"https?://", text):
-        return Server(url=text)
-    return Server(command=shlex.split(text), env=dict(os.environ))
 
 
 def _announce(options: argparse.Namespace, result: dict[str, Any], folder: Path) -> None:

@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.mcp_client import BACKEND_ROLES, CALL_TIMEOUT, SERVICE_TIMEOUT, McpTransport, Server, builtin_server
+from agent.mcp_client import (
+    BACKEND_ROLES,
+    CALL_TIMEOUT,
+    SERVICE_TIMEOUT,
+    McpTransport,
+    Server,
+    builtin_server,
+    server_of,
+)
 from agent.protocol import FIVE_TOOLS, ImageRef, ToolCall
 from agent.replay import RecordedTransport, Recording
 from agent.task import Task
@@ -28,6 +36,7 @@ __all__ = [
     "Toolbox",
     "ToolboxError",
     "builtin_server",
+    "server_of",
 ]
 
 ORIGINAL = "normal_image"

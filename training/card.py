@@ -12,63 +12,97 @@ from pathlib import Path
 from typing import Any
 
 from agent.chat_template import template_hash
-from training.config import SftConfig
+from training.config import LoraSection, ModelSection, SftConfig
+from training.grpo.config import GrpoConfig
 
 PACKAGES = ("anomaly-agent", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def model_card(config: SftConfig, data: Mapping[str, Any], figures: Mapping[str, float], base_card: str) -> str:
-    """The card's text. ``figures``: what was measured last, by name; ``base_card``: the base model's README."""
-    licence = licence_of(base_card)
-    measured = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items())
+def model_card(config: SftConfig, data: Mapping[str, Any], figures: Mapping[str, float]) -> str:
+    """The card of a model after supervised fine-tuning. ``data``: its facts; ``figures``: what was measured last."""
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in data["examples"].items())
     left_out = ", ".join(f"{reason} ({count})" for reason, count in data["left_out"].items()) or "none"
+    facts = f"""\
+- Method: {_method(config.lora)}; vision encoder {"frozen" if config.model.freeze_vision else "trained"}, projector and
+  language model trained; loss on the assistant's turns alone.
+- Sessions: {counts}; {data["photos"]} photos; {data["constructed"]} constructed from real defects; longest
+  {data["longest_tokens"]} tokens. Left out: {left_out}; too long: {data["too_long"]}.
+- Protocol: {", ".join(h[:16] + "…" for h in data["protocol_hashes"])}"""
+    measured = "`eval_` figures are of held-out photos; its shares are of episodes that the agent really ran, greedily."
+    return _card(config, config.model, "sft", "supervised fine-tuning on recorded sessions", facts, figures, measured)
+
+
+def grpo_card(config: GrpoConfig, tasks: int, held_out: int, figures: Mapping[str, float]) -> str:
+    """The card of a model after reinforcement learning on so many tasks. ``figures``: what was measured last."""
+    own = config.tools.backends.get("judge", "local")
+    facts = f"""\
+- Method: {_method(config.lora)}; GRPO, groups of {config.grpo.group_size}, rewards by the judge {own}; vision encoder
+  {"frozen" if config.model.freeze_vision else "trained"}.
+- Tasks: {tasks} to train on, {held_out} of other photos to measure on."""
+    measured = (
+        f"`eval_` figures are of greedy episodes on held-out photos; `eval_reward` and `eval_score` by the judge\n"
+        f"{config.held_out.judge}, `eval_reward_by_own_judge` and `eval_mean_score` by the one that rewarded."
+    )
+    done = "reinforcement learning on episodes that it acted out"
+    return _card(config, config.model, "grpo", done, facts, figures, measured)
+
+
+def _method(lora: LoraSection | None) -> str:
+    return f"LoRA, rank {lora.rank}, merged into the weights" if lora else "all weights that train"
+
+
+def _card(
+    config: SftConfig | GrpoConfig,
+    model: ModelSection,
+    tag: str,
+    done: str,
+    facts: str,
+    figures: Mapping[str, float],
+    measured: str,
+) -> str:
+    licence = licence_of(_base_card(model.path))
+    table = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items())
     versions = ", ".join(f"{name} {number}" for name, number in installed().items())
-    method = f"LoRA, rank {config.lora.rank}, merged into the weights" if config.lora else "all weights that train"
     settings = json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2)
-    name = config.output.name
     return f"""\
 ---
 license: {licence or "other"}
-base_model: {config.model.path}
+base_model: {model.path}
 pipeline_tag: image-text-to-text
 library_name: transformers
-tags: [anomaly-agent, sft]
+tags: [anomaly-agent, {tag}]
 ---
 
-# {name}: a policy for AnomalyAgent
+# {config.output.name}: a policy for AnomalyAgent
 
-`{config.model.path}` after supervised fine-tuning on recorded sessions of AnomalyAgent: it turns a photo of a good
+`{model.path}` after {done} of AnomalyAgent: it turns a photo of a good
 part into a realistic defective one by calling five tools, one a turn.
 
 ```sh
 vllm serve .          # or, also on a CPU: python -m training.serve .
 python -m agent.run photo.png --item bottle --anomaly scratch --policy openai --base-url http://127.0.0.1:8000/v1 \\
-    --model MODEL --image-side {config.model.image_side}
+    --model MODEL --image-side {model.image_side}
 ```
 
 Serve it with the chat template in this folder: it is append-only, the base model's own is not.
 
 ## Training
 
-- Method: {method}; vision encoder {"frozen" if config.model.freeze_vision else "trained"}, projector and language
-  model trained; loss on the assistant's turns alone.
-- Sessions: {counts}; {data["photos"]} photos; {data["constructed"]} constructed from real defects; longest
-  {data["longest_tokens"]} tokens. Left out: {left_out}; too long: {data["too_long"]}.
-- Chat template: SHA-256 `{template_hash()[:16]}…`; protocol: {", ".join(h[:16] + "…" for h in data["protocol_hashes"])}
+{facts}
+- Chat template: SHA-256 `{template_hash()[:16]}…`
 - Software: {versions}; Python {sys.version.split()[0]}; code {commit() or "without a git commit"}
 
 | figure | value |
 |---|---|
-{measured}
+{table}
 
-`eval_` figures are of held-out photos; its shares are of episodes that the agent really ran, greedily.
+{measured}
 
 ## Licence
 
 {f"The base model's: {licence}." if licence else "The base model's, which it does not name in its folder: look there."}
-What the sessions' photos allow applies too.
+What the photos allow applies too.
 
 ## Configuration
 
@@ -76,6 +110,14 @@ What the sessions' photos allow applies too.
 {settings}
 ```
 """
+
+
+def _base_card(path: str) -> str:
+    """The base model's README, "" where its folder has none."""
+    try:
+        return (Path(path) / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        return ""
 
 
 def licence_of(card: str) -> str:

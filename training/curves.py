@@ -2,42 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 History: TypeAlias = Sequence[dict[str, Any]]
 """Logged figures, each with its "step"."""
+COLUMNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One set of axes: its title, the label of each figure, and the upper end of its scale, None to fit."""
+
+    title: str
+    curves: Mapping[str, str]
+    top: float | None = None
+
 
 PANELS = (
-    ("loss", (("loss", "training"), ("eval_loss", "held out"))),
-    ("token accuracy", (("mean_token_accuracy", "training"), ("eval_mean_token_accuracy", "held out"))),
-    ("held-out episodes", (("eval_valid_share", "valid"), ("eval_answered_share", "answered"))),
+    Panel("loss", {"loss": "training", "eval_loss": "held out"}),
+    Panel("token accuracy", {"mean_token_accuracy": "training", "eval_mean_token_accuracy": "held out"}, 1.02),
+    Panel("held-out episodes", {"eval_valid_share": "valid", "eval_answered_share": "answered"}, 1.02),
 )
 
 
 def points(history: History, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one figure, in order."""
-    found = [(int(entry["step"]), float(entry[name])) for entry in history if name in entry]
+    """Steps and values of one figure, in order; where a figure was not known (None) it has no point."""
+    found = [(int(entry["step"]), float(entry[name])) for entry in history if entry.get(name) is not None]
     return [step for step, _ in found], [value for _, value in found]
 
 
-def plot(history: History, path: Path, panels: Any = PANELS) -> None:
+def plot(history: History, path: Path, panels: Sequence[Panel] = PANELS) -> None:
     """Draw the curves that the history holds; panels without a point are left out. Raises OSError."""
     from matplotlib.figure import Figure
 
-    shown = [panel for panel in panels if any(points(history, name)[0] for name, _ in panel[1])]
+    shown = [panel for panel in panels if any(points(history, name)[0] for name in panel.curves)]
     if not shown:
         return
-    figure = Figure(figsize=(4.2 * len(shown), 3.2), dpi=110, layout="constrained")
-    for place, (title, curves) in enumerate(shown, 1):
-        axes = figure.add_subplot(1, len(shown), place)
-        for name, label in curves:
+    columns = min(COLUMNS, len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), dpi=110, layout="constrained")
+    for place, panel in enumerate(shown, 1):
+        axes = figure.add_subplot(rows, columns, place)
+        for name, label in panel.curves.items():
             steps, values = points(history, name)
             if steps:
                 axes.plot(steps, values, label=label, marker="o" if len(steps) < 20 else None, markersize=3)
-        axes.set(title=title, xlabel="step")
-        axes.set_ylim(bottom=0, top=None if title == "loss" else 1.02)
+        axes.set(title=panel.title, xlabel="step")
+        if all(value >= 0 for name in panel.curves for value in points(history, name)[1]):
+            axes.set_ylim(bottom=0, top=panel.top)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.savefig(path)

@@ -8,6 +8,7 @@ and a README.md that says what the model was trained on.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,10 @@ from typing import Any
 
 from agent.chat_template import END_OF_TEXT, END_OF_TURN, GENERATION_PROMPT
 from training.compat import write_video_config
+from training.config import ModelSection
+from training.model import load_model
+
+logger = logging.getLogger("training")
 
 RESPONSE_TEMPLATE = {
     "defaults": {"role": "assistant"},
@@ -22,6 +27,30 @@ RESPONSE_TEMPLATE = {
     "fields": {"content": {"close_pattern": f"(?:{re.escape(END_OF_TURN)}|{re.escape(END_OF_TEXT)})"}},
 }
 """How a server reads a turn: all of it is content. Without it ``transformers serve`` cuts the tool calls out."""
+
+
+def hand_over(trainer: Any, processor: Any, section: ModelSection, output: Path, card: str, *, adapter: bool) -> None:
+    """Write ``model/`` with its card, and ``adapter/`` with LoRA, into a training's output folder.
+
+    Every process takes part where the weights are spread. Raises ConfigError or OSError.
+    """
+    folder, adapters = output / "model", output / "adapter"
+    processor.tokenizer.response_template = RESPONSE_TEMPLATE
+    if adapter:
+        trainer.save_model(str(adapters))
+    else:
+        set_generation(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer)
+        trainer.save_model(str(folder))
+    if not trainer.accelerator.is_main_process:
+        return
+    if adapter:
+        write_folder(merge_adapter(load_model(section), adapters), processor, folder)
+    else:
+        write_processor(processor, folder)
+    for place in (folder, adapters):
+        (place / "training_args.bin").unlink(missing_ok=True)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    logger.info("the trained model is in %s", folder)
 
 
 def write_folder(model: Any, processor: Any, folder: Path) -> None:

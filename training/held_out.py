@@ -92,13 +92,17 @@ def drawn(examples: Sequence[Example], episodes: int) -> list[Example]:
     return (first + more)[:episodes]
 
 
-def measure(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str = "local") -> HeldOut:
+def measure(
+    batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str = "local", backends: Sequence[str] = ()
+) -> HeldOut:
     """Run the tasks and record their sessions in ``folder``, which must not hold any.
+
+    ``backends``: which ones the tools use, as ``python -m mcp_servers`` takes them; local where none is named.
 
     Raises ToolboxError where no episode could be run for want of tools, SessionError or OSError of the log.
     """
     try:
-        episodes = anyio.run(_run_all, batcher, tasks, folder, label)
+        episodes = anyio.run(_run_all, batcher, tasks, folder, label, backends)
     except* (ToolboxError, SessionError, OSError) as failures:
         raise _first(failures) from None
     ran = [episode for episode in episodes if episode.stop_reason is not StopReason.TOOL_ERROR]
@@ -126,7 +130,9 @@ def _first(failures: BaseExceptionGroup[Any]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _run_all(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str) -> list[Episode]:
+async def _run_all(
+    batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str, backends: Sequence[str]
+) -> list[Episode]:
     photos = sorted({Path(task.image).parent for task in tasks})
     episodes = [Episode(task) for task in tasks]
     limit = anyio.CapacityLimiter(AT_ONCE)
@@ -137,7 +143,7 @@ async def _run_all(batcher: Batcher, tasks: Sequence[Task], folder: Path, label:
                 policy = LocalPolicy(batcher, label, seed=number)
                 await run_episode(tasks[number], policy, toolbox, session, episode=episodes[number])
 
-    async with Toolbox([builtin_server(photos)]) as toolbox, anyio.create_task_group() as group:
+    async with Toolbox([builtin_server(photos, backends)]) as toolbox, anyio.create_task_group() as group:
         for number in range(len(tasks)):
             group.start_soon(run, number, toolbox)
     return episodes

@@ -28,11 +28,12 @@ class Batcher:
     """Generates the turns of many episodes together: whoever comes first serves everyone who is waiting.
 
     ``max_batch`` bounds one batch; others wait for the next. ``room`` is the most tokens that a prompt and its turn may
-    have together.
+    have together. ``failure`` is what generation raised last: an episode cannot tell whether it is its own.
     """
 
     def __init__(self, model: Any, encoder: Encoder, sampling: Sampling, max_batch: int = 8) -> None:
         self.model, self.encoder, self.sampling, self.max_batch = model, encoder, sampling, max_batch
+        self.failure: Exception | None = None
         self._waiting: list[_Request] = []
         self._lock = anyio.Lock()
 
@@ -64,7 +65,12 @@ class Batcher:
         work = functools.partial(
             self.generate, [request.prompt for request in batch], [request.draw for request in batch]
         )
-        for request, result in zip(batch, await anyio.to_thread.run_sync(work), strict=True):
+        try:
+            results = await anyio.to_thread.run_sync(work)
+        except Exception as error:
+            self.failure = error
+            raise
+        for request, result in zip(batch, results, strict=True):
             request.result = result
             if request in self._waiting:
                 self._waiting.remove(request)

@@ -1,8 +1,8 @@
 """The output folder of a training: begun only where nothing of the user's can be lost, gone on with only as it began.
 
 A start that fails before its first checkpoint leaves data behind, which the next start replaces. It may: the folder
-carries a file that says so (``STARTED``), and what is removed are files that this command writes, by their names. A
-folder that holds anything else is refused and left as it is.
+carries a file that says so (``Kind.started``), and what is removed are files that this command writes, by their names.
+A folder that holds anything else is refused and left as it is.
 """
 
 from __future__ import annotations
@@ -11,23 +11,55 @@ import glob
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from training.config import ConfigError, SftConfig
+from training.config import ConfigError, Section
 
-STARTED = "started-by-training-sft.txt"
-NOTE = (
-    "python -m training.sft began a training here. Until there is a checkpoint, starting it again replaces the files\n"
-    "that it wrote (data, figures, configuration) and nothing else.\n"
-)
-_OURS = re.compile(
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A command that trains: its module, and the files that it writes before its first checkpoint and that a new start
+    may replace, as a pattern of paths relative to the output folder.
+    """
+
+    module: str
+    replaceable: str
+
+    @property
+    def started(self) -> str:
+        """Name of the file that says that a training of this kind began in a folder."""
+        return f"started-by-{self.module.replace('.', '-')}.txt"
+
+    @property
+    def note(self) -> str:
+        """What that file says."""
+        return (
+            f"python -m {self.module} began a training here. Until there is a checkpoint, starting it again replaces\n"
+            "the files that it wrote (data, figures, configuration) and nothing else.\n"
+        )
+
+    def begin(self, output: Path) -> None:
+        """Make the folder ready for a new training: remove what a start that failed has left. Raises ConfigError where
+        it holds anything else, which stays untouched, and OSError.
+        """
+        for path in sorted(_remains(output, self), reverse=True):  # files before the folders that hold them
+            path.rmdir() if path.is_dir() else path.unlink()
+        output.mkdir(parents=True, exist_ok=True)
+        (output / self.started).write_text(self.note, encoding="utf-8")
+
+
+_TENSORBOARD = r"|tensorboard/(.+/)?events\.out\.tfevents\.[^/]+"
+SFT = Kind(
+    "training.sft",
     r"(config|data|held_out|split|tokens)\.json|data/README\.md|data/dataset_dict\.json"
-    r"|data/\w+/((dataset_info|state)\.json|data-\d+-of-\d+\.arrow)|tensorboard/(.+/)?events\.out\.tfevents\.[^/]+"
+    r"|data/\w+/((dataset_info|state)\.json|data-\d+-of-\d+\.arrow)" + _TENSORBOARD,
 )
-"""Files that a training writes before its first checkpoint, relative to its output folder."""
+GRPO = Kind("training.grpo", r"(config|tasks)\.json|photos/[^/]+" + _TENSORBOARD)
+"""Rollouts are no such files: what they cost is not thrown away."""
 
 
-def checkpoint_of(output: Path, resume: bool) -> Path | None:
+def checkpoint_of(output: Path, resume: bool, kind: Kind) -> Path | None:
     """The checkpoint to go on from, None for a new training. Raises ConfigError where the folder does not suit."""
     from transformers.trainer_utils import get_last_checkpoint
 
@@ -41,18 +73,8 @@ def checkpoint_of(output: Path, resume: bool) -> Path | None:
         raise ConfigError(
             f"{output} holds a training: add --resume to go on, or name another folder with --set output=DIR"
         )
-    _remains(output)
+    _remains(output, kind)
     return None
-
-
-def begin(output: Path) -> None:
-    """Make the folder ready for a new training: remove what a start that failed has left. Raises ConfigError where it
-    holds anything else, which stays untouched, and OSError.
-    """
-    for path in sorted(_remains(output), reverse=True):  # files before the folders that hold them
-        path.rmdir() if path.is_dir() else path.unlink()
-    output.mkdir(parents=True, exist_ok=True)
-    (output / STARTED).write_text(NOTE, encoding="utf-8")
 
 
 def check_apart(output: Path, sessions: Sequence[Path]) -> None:
@@ -68,34 +90,37 @@ def check_apart(output: Path, sessions: Sequence[Path]) -> None:
                 )
 
 
-def same_training(config: SftConfig, output: Path) -> None:
-    """Refuse to go on with another model or other data than a training began with. Raises ConfigError or OSError."""
+def same_training(config: Section, output: Path, sections: Sequence[str]) -> None:
+    """Refuse to go on with other sections, such as the model, than a training began with.
+
+    Raises ConfigError or OSError.
+    """
     began = json.loads((output / "config.json").read_text(encoding="utf-8"))
     now = config.model_dump(mode="json")
-    for section in ("model", "lora", "data"):
+    for section in sections:
         if began.get(section) != now[section]:
             raise ConfigError(f"the training in {output} began with another [{section}]: use the same, or start again")
 
 
-def _remains(output: Path) -> list[Path]:
+def _remains(output: Path, kind: Kind) -> list[Path]:
     """Files and folders that a failed start has left. Raises ConfigError where there is anything else."""
     if output.is_symlink() or output.exists():
         cure = "name another folder with --set output=DIR"
         if not output.is_dir():
             raise ConfigError(f"{output} is not a folder: {cure}")
         paths = list(output.rglob("*"))
-        if paths and not _is_note(output / STARTED):
+        if paths and not _is_note(output, kind):
             raise ConfigError(f"{output} is not empty, and no training of this command began there: {cure}")
         for path in paths:
             name = path.relative_to(output).as_posix()
-            if path.is_symlink() or not (path.is_dir() or name == STARTED or _OURS.fullmatch(name)):
+            if path.is_symlink() or not (path.is_dir() or name == kind.started or re.fullmatch(kind.replaceable, name)):
                 raise ConfigError(f"{output} holds {name}, which no start that failed has left: {cure}")
         return paths
     return []
 
 
-def _is_note(path: Path) -> bool:
+def _is_note(output: Path, kind: Kind) -> bool:
     try:
-        return path.read_text(encoding="utf-8") == NOTE
+        return (output / kind.started).read_text(encoding="utf-8") == kind.note
     except (OSError, UnicodeDecodeError):
         return False

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where training failed, 2 for input that cannot be used."""
     options = parser_of().parse_args(argv)
     try:
-        _check_deepspeed()
+        check_deepspeed()
         config = check_config(changed(read_toml(options.config), options.set), SftConfig, str(options.config))
         from training.sft_run import run
 
@@ -68,11 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger("training").setLevel(logging.INFO)
         figures = run(config, options.resume)
     except (ConfigError, DataError) as error:
-        return _fail(str(error), UNUSABLE)
+        return fail(str(error), UNUSABLE)
     except (EncodingError, SessionError, ToolboxError, OSError) as error:
-        return _fail(str(error), FAILED)
+        return fail(str(error), FAILED)
     except KeyboardInterrupt:
-        return _fail("interrupted: go on with --resume", INTERRUPTED)
+        return fail("interrupted: go on with --resume", INTERRUPTED)
     print("\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))
     print(f"model: {config.output / 'model'}")
     return 0
@@ -98,7 +98,7 @@ def changed(raw: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     return raw
 
 
-def _check_deepspeed() -> None:
+def check_deepspeed() -> None:
     """Raise ConfigError where the launcher asks for DeepSpeed and it is not installed."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true" and find_spec("deepspeed") is None:
         raise ConfigError(
@@ -107,7 +107,7 @@ def _check_deepspeed() -> None:
         )
 
 
-def _fail(message: str, code: int) -> int:
+def fail(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
 

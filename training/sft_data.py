@@ -22,7 +22,7 @@ from training.data import Selection, read_examples
 from training.examples import DataError, Example
 from training.export import describe, write_dataset
 from training.held_out import tasks_of
-from training.output_folder import begin
+from training.output_folder import SFT
 from training.split import resample, split
 from training.split_record import write_split
 
@@ -78,7 +78,7 @@ def prepare(section: DataSection, held_out: HeldOutSection, processor: Any, side
     facts = describe(splits, read, selection, len(balanced) - len(train), seed)
     facts |= {"too_long": len(read) - len(fit), "longest_tokens": max(lengths[id(example)] for example in fit)}
     tasks = tasks_of(held, held_out.episodes, held_out.max_turns)
-    begin(folder)
+    SFT.begin(folder)
     write_dataset(folder / "data", splits, facts)
     tokens = {name: [lengths[id(example)] for example in rows] for name, rows in splits.items()}
     write_split(folder, train, held)

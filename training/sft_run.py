@@ -15,11 +15,11 @@ from training.config import ConfigError, SftConfig
 from training.curves import plot
 from training.encoding import Encoder
 from training.generation import Sampling
-from training.handover import RESPONSE_TEMPLATE, merge_adapter, set_generation, write_folder, write_processor
+from training.handover import hand_over
 from training.held_out import AT_ONCE, measure
 from training.local_policy import Batcher
 from training.model import load_model, load_processor, lora_config, parameter_counts
-from training.output_folder import check_apart, checkpoint_of, same_training
+from training.output_folder import SFT, check_apart, checkpoint_of, same_training
 from training.sft_data import TOKENS, Prepared, load, prepare
 
 logger = logging.getLogger("training")
@@ -34,9 +34,9 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
 
     output = config.output
     check_apart(output, config.data.sessions)
-    checkpoint = checkpoint_of(output, resume)
+    checkpoint = checkpoint_of(output, resume, SFT)
     if resume:
-        same_training(config, output)
+        same_training(config, output, ("model", "lora", "data"))
     state = PartialState()
     _check_launch(config, str(state.distributed_type.value))
     state.wait_for_everyone()
@@ -59,8 +59,12 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
     measured = max((entry["step"] for entry in history if "eval_loss" in entry), default=-1)
     if trainer.eval_dataset is not None and measured < trainer.state.global_step:
         trainer.evaluate()
-    hand_over(config, trainer, processor, load(output).facts)
-    return last_figures(trainer.state.log_history)
+    figures = last_figures(trainer.state.log_history)
+    card = model_card(config, load(output).facts, figures)
+    hand_over(trainer, processor, config.model, output, card, adapter=config.lora is not None)
+    if state.is_main_process:
+        draw(trainer, output)
+    return figures
 
 
 def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
@@ -178,29 +182,6 @@ def draw(trainer: Any, output: Path) -> None:
     plot(history, output / "curves.png")
 
 
-def hand_over(config: SftConfig, trainer: Any, processor: Any, facts: dict[str, Any]) -> None:
-    """Write ``model/``, and ``adapter/`` with LoRA. Every process takes part where the weights are spread."""
-    folder, adapter = config.output / "model", config.output / "adapter"
-    processor.tokenizer.response_template = RESPONSE_TEMPLATE
-    if config.lora:
-        trainer.save_model(str(adapter))
-    else:
-        set_generation(trainer.accelerator.unwrap_model(trainer.model), processor.tokenizer)
-        trainer.save_model(str(folder))
-    if not trainer.accelerator.is_main_process:
-        return
-    draw(trainer, config.output)
-    if config.lora:
-        write_folder(merge_adapter(load_model(config.model), adapter), processor, folder)
-    else:
-        write_processor(processor, folder)
-    for place in (folder, adapter):
-        (place / "training_args.bin").unlink(missing_ok=True)
-    card = model_card(config, facts, last_figures(trainer.state.log_history), _base_card(config.model.path))
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    logger.info("the trained model is in %s", folder)
-
-
 def last_figures(history: list[dict[str, Any]]) -> dict[str, float]:
     """The last value of every figure that says what the model can do."""
     names = ("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy", "eval_valid_share",
@@ -221,11 +202,3 @@ def _check_launch(config: SftConfig, distributed: str) -> None:
             "episodes cannot be run while the weights are spread over GPUs: set held_out.episodes = 0, and measure "
             f"afterwards: python -m training.held_out {config.output}/model --from {config.output} --out DIR"
         )
-
-
-def _base_card(path: str) -> str:
-    """The base model's README, "" where its folder has none."""
-    try:
-        return (Path(path) / "README.md").read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -1,0 +1,146 @@
+"""What is to be seen of a training: held-out figures, curves, and reports of sample episodes at every checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from agent.report.render import write_report
+from agent.task import Task
+from training.curves import Panel, plot
+from training.encoding import Encoder
+from training.generation import Sampling
+from training.grpo.config import GrpoConfig
+from training.grpo.figures import rollouts_of
+from training.grpo.held_out import measure_held_out
+from training.grpo.trajectory import Trajectory
+from training.local_policy import Batcher
+
+logger = logging.getLogger("training")
+AT_ONCE = 8
+
+PANELS = (
+    Panel("reward", {"reward/total": "rollouts", "eval_reward": "held out, greedy"}),
+    Panel(
+        "reward's parts",
+        {"reward/task": "task", "reward/reflection": "reflection", "reward/behaviour": "behaviour"},
+    ),
+    Panel(
+        "episodes",
+        {"episode/good": "good", "episode/valid": "valid", "eval_valid_share": "valid, held out"},
+        top=1.02,
+    ),
+    Panel(
+        "score of the final image",
+        {
+            "episode/score": "rollouts",
+            "eval_mean_score": "held out, own judge",
+            "eval_score": "held out, reporting judge",
+        },
+        top=10.2,
+    ),
+    Panel("turns and images", {"episode/turns": "turns", "episode/images": "images"}),
+    Panel(
+        "calls an episode",
+        {
+            f"tools/{name}": name
+            for name in ("prompt_gen", "image_gen", "quality_eval", "knowledge_retrieval", "mask_gen")
+        },
+    ),
+    Panel("KL divergence", {"kl": "from the reference"}),
+    Panel("entropy", {"entropy": "nats a token"}),
+    Panel(
+        "groups",
+        {"groups/zero_advantage": "zero advantage", "groups/learned_from": "learned from"},
+        top=1.02,
+    ),
+)
+
+
+class Observer(TrainerCallback):
+    """Measures before the first step, now and then, and at the end; draws; keeps reports of sample episodes."""
+
+    def __init__(self, config: GrpoConfig, trainer: Any, encoder: Encoder, held_out: Sequence[Task]) -> None:
+        self.config, self.trainer, self.encoder, self.held_out = config, trainer, encoder, held_out
+        self._measured = -1
+        if config.held_out.judge == config.tools.backends.get("judge", "local") and held_out:
+            logger.warning(
+                "the judge that reports, %s, is the one that rewards: scores that only please it will not show; set "
+                "held_out.judge to another",
+                config.held_out.judge,
+            )
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure what training begins with."""
+        if state.global_step == 0:
+            self.measure(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure now and then."""
+        if state.global_step % self.config.held_out.every == 0:
+            self.measure(state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Draw the curves."""
+        if state.is_world_process_zero:
+            draw(state.log_history, self.config.output)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep the replay buffer with the checkpoint, and reports of the step's best, median and worst episode."""
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        self.trainer.plan.buffer.save(checkpoint / f"replay-{self.trainer.accelerator.process_index}.pt")
+        if state.is_world_process_zero:
+            samples(
+                rollouts_of(self.trainer.batch.made), self.config.output / "samples" / f"step-{state.global_step:06d}"
+            )
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Measure what training ends with."""
+        if self._measured < state.global_step:
+            self.measure(state.global_step)
+
+    def measure(self, step: int) -> None:
+        """Held-out episodes with the weights as they are now."""
+        if not self.held_out:
+            return
+        self._measured = step
+        trainer = self.trainer
+        folder = self.config.output / "held_out" / f"step-{step:06d}"
+        sampling = Sampling(0.0, self.config.held_out.max_new_tokens)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        figures = measure_held_out(self.config, Batcher(model, self.encoder, sampling, AT_ONCE), self.held_out, folder)
+        training = trainer.model.training
+        trainer.model.eval()  # else TRL would take the step's own figures for logged
+        trainer.log(figures)
+        trainer.model.train(training)
+        draw(trainer.state.log_history, self.config.output)
+
+
+def samples(rollouts: Sequence[Trajectory], folder: Path) -> None:
+    """Reports of the best, the median and the worst rollout, as HTML. Raises OSError."""
+    ranked = sorted((r for r in rollouts if r.total is not None), key=lambda r: r.total or 0.0)
+    if not ranked:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rollout in (("worst", ranked[0]), ("median", ranked[len(ranked) // 2]), ("best", ranked[-1])):
+        write_report(rollout.session, folder / f"{name}.html")
+
+
+def draw(history: Sequence[dict[str, Any]], output: Path) -> None:
+    """Write the history of figures and its curves. Raises OSError."""
+    (output / "history.json").write_text(json.dumps(list(history), indent=1), encoding="utf-8")
+    plot(history, output / "curves.png", PANELS)
+
+
+def last_figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The last value of every figure that says what the policy can do."""
+    names = ("reward/total", "reward/task", "reward/reflection", "reward/behaviour", "episode/good", "episode/valid",
+             "episode/turns", "kl", "entropy", "eval_reward", "eval_reward_by_own_judge", "eval_score",
+             "eval_mean_score", "eval_valid_share", "eval_answered_share", "eval_passed_share")  # fmt: skip
+    figures = {name: entry[name] for entry in history for name in names if entry.get(name) is not None}
+    return {"steps": float(max((entry["step"] for entry in history), default=0))} | figures

@@ -1,0 +1,57 @@
+"""The replay buffer: whole groups of earlier steps, kept with the probabilities that they were sampled with."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from training.grpo.trajectory import Group
+
+
+class ReplayBuffer:
+    """Keeps the newest groups that teach something, up to ``size`` rollouts in all; 0 keeps none.
+
+    A group is learned from until it is ``max_age`` steps old. Only whole groups are kept and given: advantages are
+    relative to the group.
+    """
+
+    def __init__(self, size: int, max_age: int) -> None:
+        self.size, self.max_age = size, max_age
+        self.groups: deque[Group] = deque()
+
+    def __len__(self) -> int:
+        """Rollouts that it holds."""
+        return sum(len(group.rollouts) for group in self.groups)
+
+    def add(self, groups: Iterable[Group]) -> None:
+        """Keep those that teach; the oldest make room."""
+        for group in groups:
+            if group.teaches and not group.replayed and len(group.rollouts) <= self.size:
+                self.groups.append(group)
+        while len(self) > self.size:
+            self.groups.popleft()
+
+    def draw(self, count: int, step: int, random: Random) -> list[Group]:
+        """At most ``count`` different groups, at random, marked as replayed; groups that are too old are dropped."""
+        while self.groups and step - self.groups[0].step > self.max_age:
+            self.groups.popleft()
+        chosen = random.sample(list(self.groups), min(count, len(self.groups)))
+        return [replace(group, replayed=True) for group in chosen]
+
+    def save(self, path: Path) -> None:
+        """Write the groups to a file. Raises OSError."""
+        import torch
+
+        torch.save(list(self.groups), path)
+
+    def load(self, path: Path) -> None:
+        """Take the groups that ``save`` wrote: a checkpoint of one's own, since reading it runs what it holds.
+
+        Raises OSError.
+        """
+        import torch
+
+        self.groups = deque(torch.load(path, weights_only=False))

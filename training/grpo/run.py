@@ -1,0 +1,160 @@
+"""One GRPO training, from a checked configuration to the folder that servers load."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from training.card import grpo_card
+from training.config import ConfigError
+from training.encoding import Encoder
+from training.generation import Sampling
+from training.grpo.config import GrpoConfig
+from training.grpo.rollouts import Rollouts
+from training.grpo.tasks import TaskSets, load, prepare
+from training.handover import hand_over
+from training.local_policy import Batcher
+from training.model import load_model, load_processor, lora_config, parameter_counts
+from training.output_folder import GRPO, checkpoint_of, same_training
+
+logger = logging.getLogger("training")
+MEMORY = (
+    "the GPU's memory does not suffice; what helps, in this order: train.batch_size = 1, "
+    "train.gradient_checkpointing = true, a lower rollout.max_tokens, model.image_side or rollout.batch, grpo.beta = 0 "
+    "(no reference model), a [lora] section, more GPUs with training/configs/accelerate/zero3-offload.yaml"
+)
+
+
+def run(config: GrpoConfig, resume: bool) -> dict[str, float]:
+    """Train, measure and hand over; the last figures.
+
+    Raises ConfigError, NotFiniteError, EncodingError, SessionError, ToolboxError or OSError.
+    """
+    import torch
+    from accelerate import PartialState
+
+    output = config.output
+    checkpoint = checkpoint_of(output, resume, GRPO)
+    if resume:
+        same_training(config, output, ("model", "lora", "tasks", "grpo", "reward"))
+    state = PartialState()
+    check_launch(config, str(state.distributed_type.value), state.num_processes)
+    processor = load_processor(config.model)
+    if state.is_main_process and not resume:
+        GRPO.begin(output)
+        prepare(config, output)
+        (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    state.wait_for_everyone()
+    tasks = load(output)
+    folder = output / "rollouts" / (f"process-{state.process_index}" if state.num_processes > 1 else "")
+    with Rollouts(config, tasks.train, folder) as rollouts:
+        trainer = trainer_of(config, processor, tasks, rollouts)
+        trains, total = parameter_counts(trainer.model)
+        logger.info("%d of %d weights train on %d tasks", trains, total, len(tasks.train))
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(MEMORY) from error
+    from training.grpo.observe import last_figures
+
+    figures = last_figures(trainer.state.log_history)
+    card = grpo_card(config, len(tasks.train), len(tasks.held_out), figures)
+    hand_over(trainer, processor, config.model, output, card, adapter=config.lora is not None)
+    return figures
+
+
+def trainer_of(config: GrpoConfig, processor: Any, tasks: TaskSets, rollouts: Rollouts) -> Any:
+    """The trainer over the tasks, which also measures, draws and keeps samples. Raises ConfigError."""
+    import datasets
+
+    from training.grpo.observe import Observer
+    from training.grpo.trainer import EpisodeGRPOTrainer
+
+    args = arguments(config)  # before the model: it sets up DeepSpeed
+    rows = [
+        {"prompt": [{"role": "user", "content": f"{task.anomaly_type} on {task.item_name}"}], "task": number}
+        for number, task in enumerate(tasks.train)
+    ]
+    encoder = Encoder(processor, config.model.image_side)
+    sampling = Sampling(config.rollout.temperature, config.rollout.max_new_tokens, config.train.seed)
+
+    def make_batcher(trainer: Any, model: Any) -> Batcher:
+        return Batcher(model, encoder, sampling, config.rollout.batch)
+
+    trainer = EpisodeGRPOTrainer(
+        config=config,
+        rollouts=rollouts,
+        make_batcher=make_batcher,
+        model=load_model(config.model),
+        args=args,
+        train_dataset=datasets.Dataset.from_list(rows),
+        processing_class=processor,
+        peft_config=lora_config(config.lora) if config.lora else None,
+    )
+    trainer.add_callback(Observer(config, trainer, encoder, tasks.held_out))
+    return trainer
+
+
+def arguments(config: GrpoConfig) -> Any:
+    """The trainer's arguments. Raises ConfigError where this machine cannot do what they ask for."""
+    import torch
+    from trl import GRPOConfig
+
+    train, grpo = config.train, config.grpo
+    forward = grpo.group_size * grpo.groups // train.batch_size
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(config.output / "tensorboard")
+    try:
+        return GRPOConfig(
+            output_dir=str(config.output / "checkpoints"),
+            num_train_epochs=train.epochs,
+            max_steps=train.max_steps or -1,
+            learning_rate=train.learning_rate,
+            lr_scheduler_type=train.schedule,
+            warmup_steps=train.warmup,
+            per_device_train_batch_size=train.batch_size,
+            gradient_accumulation_steps=forward,
+            steps_per_generation=forward,
+            num_generations=grpo.group_size,
+            num_iterations=grpo.iterations,
+            beta=grpo.beta,
+            epsilon=grpo.epsilon,
+            epsilon_high=grpo.epsilon_high,
+            loss_type=grpo.loss,
+            scale_rewards=grpo.scale,
+            temperature=config.rollout.temperature,
+            max_completion_length=config.rollout.max_tokens,
+            weight_decay=train.weight_decay,
+            max_grad_norm=train.max_grad_norm,
+            gradient_checkpointing=train.gradient_checkpointing,
+            gradient_checkpointing_kwargs={"use_reentrant": False} if train.gradient_checkpointing else None,
+            bf16=train.bf16,
+            seed=train.seed,
+            logging_steps=1,
+            save_steps=train.save_every,
+            save_total_limit=train.keep_checkpoints,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            remove_unused_columns=False,
+            report_to=["tensorboard"],
+        )
+    except ValueError as error:
+        raise ConfigError(f"the training cannot be set up here: {str(error).splitlines()[0]}") from error
+
+
+def check_launch(config: GrpoConfig, distributed: str, processes: int) -> None:
+    """Refuse what the way of launching cannot do. ``distributed``: accelerate's name of it, such as "DEEPSPEED"."""
+    if config.lora is None and config.model.dtype == "bfloat16" and distributed != "DEEPSPEED":
+        raise ConfigError(
+            'weights in bfloat16 lose most updates of this size: set model.dtype = "float32", add a [lora] section, or '
+            "launch with DeepSpeed (extra deepspeed), which keeps float32 copies"
+        )
+    if distributed == "FSDP" and config.vllm is None:
+        raise ConfigError(
+            "with FSDP, processes whose episodes differ in turns would wait for each other for ever: add a [vllm] "
+            "section, or launch with DeepSpeed"
+        )
+    if processes > 1 and config.held_out.episodes:
+        raise ConfigError(
+            "episodes cannot be measured while the weights are on several processes: set held_out.episodes = 0, and "
+            "measure afterwards with python -m training.held_out"
+        )
