@@ -76,9 +76,13 @@ class Observer(TrainerCallback):
             )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Measure what training begins with."""
+        """Measure what training begins with, or take up the replay buffer where it was left."""
         if state.global_step == 0:
             self.measure(state.global_step)
+        elif (kept := self._replay(args, state)).is_file():
+            self.trainer.plan.buffer.load(kept)
+        else:
+            logger.warning("%s is missing: the replay buffer begins empty", kept)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure now and then."""
@@ -86,14 +90,15 @@ class Observer(TrainerCallback):
             self.measure(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Draw the curves."""
+        """Draw the curves and say how it goes."""
         if state.is_world_process_zero:
             draw(state.log_history, self.config.output)
+            if line := progress(state.log_history[-1], state.max_steps):
+                logger.info("%s", line)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Keep the replay buffer with the checkpoint, and reports of the step's best, median and worst episode."""
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        self.trainer.plan.buffer.save(checkpoint / f"replay-{self.trainer.accelerator.process_index}.pt")
+        self.trainer.plan.buffer.save(self._replay(args, state))
         if state.is_world_process_zero:
             samples(
                 rollouts_of(self.trainer.batch.made), self.config.output / "samples" / f"step-{state.global_step:06d}"
@@ -103,6 +108,11 @@ class Observer(TrainerCallback):
         """Measure what training ends with."""
         if self._measured < state.global_step:
             self.measure(state.global_step)
+
+    def _replay(self, args: Any, state: Any) -> Path:
+        """The file of a checkpoint that holds this process's replay buffer."""
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        return checkpoint / f"replay-{self.trainer.accelerator.process_index}.pt"
 
     def measure(self, step: int) -> None:
         """Held-out episodes with the weights as they are now."""
@@ -135,6 +145,27 @@ def draw(history: Sequence[dict[str, Any]], output: Path) -> None:
     """Write the history of figures and its curves. Raises OSError."""
     (output / "history.json").write_text(json.dumps(list(history), indent=1), encoding="utf-8")
     plot(history, output / "curves.png", PANELS)
+
+
+def progress(entry: dict[str, Any], steps: int) -> str:
+    """One line of a step's or a measurement's figures; "" for other entries."""
+    if "reward/total" in entry:
+        shown: tuple[str, ...] = (
+            "reward/total",
+            "episode/good",
+            "episode/valid",
+            "episode/turns",
+            "kl",
+            "groups/zero_advantage",
+        )
+        times = f"rollout {entry['time/rollout']:.1f} s, step {entry.get('step_time') or 0:.1f} s"
+    elif "eval_reward" in entry:
+        shown = ("eval_reward", "eval_reward_by_own_judge", "eval_score", "eval_valid_share", "eval_mean_turns")
+        times = "held out"
+    else:
+        return ""
+    told = "  ".join(f"{name.rpartition('/')[2]} {entry[name]:.3g}" for name in shown if entry.get(name) is not None)
+    return f"step {entry['step']}/{steps}  {told}  ({times})"
 
 
 def last_figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:

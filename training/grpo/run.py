@@ -67,6 +67,7 @@ def run(config: GrpoConfig, resume: bool) -> dict[str, float]:
 def trainer_of(config: GrpoConfig, processor: Any, tasks: TaskSets, rollouts: Rollouts) -> Any:
     """The trainer over the tasks, which also measures, draws and keeps samples. Raises ConfigError."""
     import datasets
+    from transformers import ProgressCallback
 
     from training.grpo.observe import Observer
     from training.grpo.trainer import EpisodeGRPOTrainer
@@ -92,6 +93,7 @@ def trainer_of(config: GrpoConfig, processor: Any, tasks: TaskSets, rollouts: Ro
         processing_class=processor,
         peft_config=lora_config(config.lora) if config.lora else None,
     )
+    trainer.remove_callback(ProgressCallback)  # the observer's line a step says what matters
     trainer.add_callback(Observer(config, trainer, encoder, tasks.held_out))
     return trainer
 

@@ -22,7 +22,7 @@ from training.encoding import Encoded, Encoder, EncodingError, check_image_token
 from training.rewards import COMPONENTS, Rewards
 
 FAILURE = "failure"
-"""Reward component of episodes that failed by no fault of their policy; its weight is 1."""
+"""Reward component of episodes that failed by no fault of their policy, 0 for others; its weight is 1."""
 REWARD_NAMES = (*COMPONENTS, FAILURE)
 SAME = 1e-6
 """Largest difference of rewards that counts as none."""
@@ -114,4 +114,4 @@ def rewarded(trajectory: Trajectory, rewards: Rewards, failure: float | None) ->
     """
     if rewards.excluded:
         return replace(trajectory, rewards={**dict.fromkeys(COMPONENTS), FAILURE: failure}, total=failure)
-    return replace(trajectory, rewards={**rewards.components, FAILURE: None}, total=rewards.total)
+    return replace(trajectory, rewards={**rewards.components, FAILURE: 0.0}, total=rewards.total)
