@@ -55,7 +55,7 @@ def generate(
     tokenizer = processor.tokenizer
     ends = [tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TURN, END_OF_TEXT)]
     draws = draws or [Random(f"{sampling.seed} {row}") for row in range(len(prompts))]
-    watch = _watcher(tokenizer, sampling.temperature, draws)
+    watch = _watcher(tokenizer, ends, sampling.temperature, draws)
     inputs = padded(prompts, tokenizer.pad_token_id, processor.image_token_id)
     width = inputs["input_ids"].shape[1]
     device = next(model.parameters()).device
@@ -80,7 +80,7 @@ def generate(
     finally:
         model.train(was_training)
     rows = out[:, width:].tolist()
-    return [_cut(row, watch.logprobs_of(n), watch.ended[n], ends) for n, row in enumerate(rows)]
+    return [_cut(row, watch.logprobs_of(n), watch.ended[n]) for n, row in enumerate(rows)]
 
 
 def control_ids(tokenizer: Any, keep: Sequence[int]) -> list[int]:
@@ -107,16 +107,17 @@ def padded(prompts: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, 
     return inputs
 
 
-def _cut(row: list[int], logprobs: list[float], end: int | None, ends: Sequence[int]) -> Generated:
+def _cut(row: list[int], logprobs: list[float], end: int | None) -> Generated:
     """A row without what stands behind its end."""
-    stop = next((n + 1 for n, token in enumerate(row) if token in ends), None)
-    lengths = [length for length in (stop, end) if length is not None]
-    length = min(lengths, default=len(row))
-    return Generated(row[:length], logprobs[:length], "stop" if lengths else "length")
+    length = len(row) if end is None else end
+    return Generated(row[:length], logprobs[:length], "length" if end is None else "stop")
 
 
-def _watcher(tokenizer: Any, temperature: float, draws: Sequence[Random]) -> Any:
-    """Draws the tokens of a batch, keeps their log-probabilities and stops a row at a closing tag."""
+def _watcher(tokenizer: Any, ends: Sequence[int], temperature: float, draws: Sequence[Random]) -> Any:
+    """Draws the tokens of a batch, keeps their log-probabilities and stops a row at a closing tag.
+
+    A row that has ended takes no more random numbers: its next turn must not depend on its neighbours' lengths.
+    """
     import torch
     from transformers import LogitsProcessor, StoppingCriteria
 
@@ -128,7 +129,9 @@ def _watcher(tokenizer: Any, temperature: float, draws: Sequence[Random]) -> Any
             if temperature == 0:
                 return scores
             heights = watcher.distribution.double().exp().cumsum(-1)
-            levels = torch.tensor([[draw.random()] for draw in draws], dtype=torch.double, device=scores.device)
+            ended = watcher.ended or [None] * len(draws)
+            numbers = [[draw.random() if end is None else 0.0] for draw, end in zip(draws, ended, strict=True)]
+            levels = torch.tensor(numbers, dtype=torch.double, device=scores.device)
             chosen = torch.searchsorted(heights, levels * heights[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
             return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
@@ -142,7 +145,9 @@ def _watcher(tokenizer: Any, temperature: float, draws: Sequence[Random]) -> Any
                 watcher.ended = [None] * len(drawn)
             length = len(watcher.drawn)
             for row, tail in enumerate(input_ids[:, -min(_TAIL, length) :].tolist()):
-                if watcher.ended[row] is None and tokenizer.decode(tail).rstrip().endswith(CLOSING_TAGS):
+                if watcher.ended[row] is not None:
+                    continue
+                if tail[-1] in ends or tokenizer.decode(tail).rstrip().endswith(CLOSING_TAGS):
                     watcher.ended[row] = length
             return torch.tensor([end is not None for end in watcher.ended], device=input_ids.device)
 
