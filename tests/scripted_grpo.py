@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -127,13 +127,14 @@ def configuration(output: Path, *changes: str) -> GrpoConfig:
 
 
 @contextmanager
-def stage(folder: Path, *changes: str) -> Iterator[Stage]:
-    """A trainer with its tool server, which stands until the block ends."""
+def stage(folder: Path, *changes: str, tools: bool = True) -> Iterator[Stage]:
+    """A trainer with its tool server, which stands until the block ends; without ``tools`` there is none."""
     config = configuration(folder / "out", *changes)
     config.output.mkdir(parents=True)
     processor = load_processor(config.model)
     sets = TaskSets(tasks(folder / "photos"), [])
-    with Rollouts(config, sets.train, config.output / "rollouts") as rollouts:
+    rollouts = Rollouts(config, sets.train, config.output / "rollouts")
+    with rollouts if tools else nullcontext():
         trainer = trainer_of(config, processor, sets, rollouts)
         made = Stage(config, trainer, trainer.make_batcher(trainer, trainer.model))
         trainer.make_batcher = made.make_batcher
