@@ -197,9 +197,11 @@ def test_a_log_probability_that_vllm_does_not_know_is_nan_as_in_trl(unknown: flo
     assert reply.call.logprobs is None  # the session's log holds numbers alone
 
 
-def failure(fake: FakeVllm, patience: Patience = QUICK) -> str:
+def failure(fake: FakeVllm, patience: Patience = QUICK, of_the_server: bool = True) -> str:
+    source = server(fake, Sampling(1.0, 4), patience)
     with pytest.raises(PolicyError) as caught:
-        ask(server(fake, Sampling(1.0, 4), patience), encoder().encode(opening()))
+        ask(source, encoder().encode(opening()))
+    assert source.failure is (caught.value if of_the_server else None)
     return str(caught.value)
 
 
@@ -222,7 +224,7 @@ def test_a_server_that_stays_broken_ends_the_episode_and_says_why() -> None:
 
 def test_a_turn_that_does_not_come_in_time_ends_the_episode() -> None:
     with FakeVllm([Hangs()]) as fake:
-        assert "no turn within 0.3 s" in failure(fake, Patience(seconds=0.3, attempts=1))
+        assert "no turn within 0.3 s" in failure(fake, Patience(seconds=0.3), of_the_server=False)
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"choices": []}', b'{"choices": [{"token_ids": [1]}]}'])
@@ -233,16 +235,16 @@ def test_a_reply_of_another_form_ends_the_episode(body: bytes) -> None:
 
 def test_a_reply_that_cannot_be_trained_on_ends_the_episode() -> None:
     with FakeVllm(alter=partial(say, text="words <|image_pad|>")) as fake:
-        assert "sampled <|image_pad|> in spite of its logit_bias" in failure(fake)
+        assert "sampled <|image_pad|> in spite of its logit_bias" in failure(fake, of_the_server=False)
     with FakeVllm(alter=partial(say, text="words", reason="abort")) as fake:
-        assert "ended a turn with 'abort'" in failure(fake)
+        assert "ended a turn with 'abort'" in failure(fake, of_the_server=False)
     with FakeVllm(alter=lambda reply: reply["choices"][0]["token_ids"].append(5)) as fake:
-        assert "log-probabilities of" in failure(fake)
+        assert "log-probabilities of" in failure(fake, of_the_server=False)
 
 
 def test_a_request_that_is_refused_is_not_repeated() -> None:
     with FakeVllm([400]) as fake:
-        assert "refused /inference/v1/generate (400)" in failure(fake)
+        assert "refused /inference/v1/generate (400)" in failure(fake, of_the_server=False)
         assert fake.counts[GENERATE] == 1
     with FakeVllm(missing=[RENDER]) as fake:
         assert "--enable-scale-out" in failure(fake)

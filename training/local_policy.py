@@ -30,6 +30,8 @@ class TurnSource(Protocol):
 
     encoder: Encoder
     sampling: Sampling
+    failure: Exception | None
+    """What was last the matter with the model itself, or its server: no episode's fault."""
 
     @property
     def room(self) -> int:

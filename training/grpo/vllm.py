@@ -153,7 +153,7 @@ def _image(png: bytes) -> Image:
 
 
 def known_logprob(value: float | None) -> float:
-    """NaN for what vLLM does not know, as in TRL: such a token is not corrected for who sampled it."""
+    """NaN for what vLLM does not know, as TRL marks it."""
     return math.nan if value is None or value <= UNKNOWN_LOGPROB else float(value)
 
 

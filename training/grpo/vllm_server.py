@@ -77,7 +77,8 @@ class VllmServer:
     """Turns from a vLLM server, each asked for by itself and as soon as its episode needs it.
 
     ``room``: tokens that the server's context holds. ``pictures``: how many prepared images are kept to be sent again
-    with later turns (about 9 MB for one of 768 x 768 pixels). ``turn`` raises PolicyError. Make it with ``connect``.
+    with later turns (about 9 MB for one of 768 x 768 pixels). ``failure`` is what was last wrong with the server
+    itself: no other episode would fare better. Make it with ``connect``.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class VllmServer:
     ) -> None:
         self.url, self.model, self._room = url, model, room
         self.encoder, self.sampling, self.patience = encoder, sampling, patience
+        self.failure: Exception | None = None
         self._parameters = sampling_parameters(sampling, encoder.processor.tokenizer)
         self._tls = ssl.create_default_context()
         self._pictures: OrderedDict[str, _Picture] = OrderedDict()
@@ -96,7 +98,10 @@ class VllmServer:
         return self._room
 
     async def turn(self, prompt: Encoded, draw: Random) -> Generated:
-        """One turn for a prompt; ``draw`` gives its seed. Cancelling it aborts the server's work on it."""
+        """One turn for a prompt; ``draw`` gives its seed. Cancelling it aborts the server's work on it.
+
+        Raises PolicyError.
+        """
         seed = draw.getrandbits(31)
         try:
             with anyio.fail_after(self.patience.seconds):
@@ -135,8 +140,8 @@ class VllmServer:
         places = image_places(prompt.ids, self.encoder.processor.image_token_id)
         ours, theirs = [place["length"] for place in places], [picture.tokens for picture in found]
         if ours != theirs:
-            raise PolicyError(
-                f"vLLM at {self.url} makes {theirs} tokens of the images, the trainer {ours}: serve the folder that "
+            raise self._broken(
+                f"makes {theirs} tokens of the images, the trainer {ours}: serve the folder that "
                 "is trained, with its own preprocessor_config.json"
             )
         return {
@@ -181,13 +186,9 @@ class VllmServer:
                 break
             problem = f"{response.status_code}: {response.text[:300]}"
         else:
-            raise PolicyError(
-                f"vLLM at {self.url} failed {self.patience.attempts} times ({problem}): see its log, or start {SERVE}"
-            )
+            raise self._broken(f"failed {self.patience.attempts} times ({problem}): see its log, or start {SERVE}")
         if response.status_code == 404:
-            raise PolicyError(
-                f"vLLM at {self.url} has no {path}: start it with --enable-scale-out (vLLM 0.30 or later)"
-            )
+            raise self._broken(f"has no {path}: start it with --enable-scale-out (vLLM 0.30 or later)")
         if not response.is_success:
             raise PolicyError(f"vLLM at {self.url} refused {path} ({response.status_code}): {response.text[:300]}")
         try:
@@ -196,10 +197,14 @@ class VllmServer:
             raise self._malformed(path, error) from error
 
     def _malformed(self, path: str, error: Exception) -> PolicyError:
-        return PolicyError(
-            f"vLLM at {self.url} answers {path} in another form than TRL 1.16 knows ({error!r}): "
-            "serve with vLLM 0.22 to 0.31"
+        return self._broken(
+            f"answers {path} in another form than TRL 1.16 knows ({error!r}): serve with vLLM 0.22 to 0.31"
         )
+
+    def _broken(self, problem: str) -> PolicyError:
+        error = PolicyError(f"vLLM at {self.url} {problem}")
+        self.failure = error
+        return error
 
 
 @dataclass(frozen=True, slots=True)
