@@ -75,6 +75,33 @@ def test_a_sampled_turn_goes_by_its_own_seed_and_not_by_its_neighbours() -> None
     assert drawn([0, 1], seed=4) != together
 
 
+def test_a_turn_that_ended_early_takes_no_random_numbers_while_others_go_on() -> None:
+    tokenizer = tiny_processor().tokenizer
+    scripts = [
+        tokenizer(text)["input_ids"] for text in ("</answer>", "<|im_end|>", "a turn that is longer than the others")
+    ]
+    steps = itertools.count()
+
+    def say_the_scripts(module: Any, inputs: Any, logits: torch.Tensor) -> torch.Tensor:
+        step = next(steps)
+        scripted = torch.full_like(logits, -50.0)
+        for row, script in enumerate(scripts):
+            scripted[row, -1, script[min(step, len(script) - 1)]] = 50.0
+        return scripted
+
+    draws = [Random(row) for row in range(3)]
+    hook = tiny_model().lm_head.register_forward_hook(say_the_scripts)
+    try:
+        turns = generate(tiny_model(), tiny_processor(), [encoder().encode(opening())] * 3, Sampling(1.0, 20), draws)
+    finally:
+        hook.remove()
+    assert [turn.finish_reason for turn in turns] == ["stop", "stop", "length"]
+    for row, turn in enumerate(turns):
+        alone = Random(row)
+        _ = [alone.random() for _ in turn.ids]
+        assert draws[row].random() == alone.random()
+
+
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     prompt = encoder().encode(opening())
     draws = [Random(row) for row in range(400)]

@@ -55,7 +55,7 @@ def generate(
     tokenizer = processor.tokenizer
     ends = end_ids(tokenizer)
     draws = draws or [Random(f"{sampling.seed} {row}") for row in range(len(prompts))]
-    watch = _watcher(tokenizer, sampling.temperature, draws)
+    watch = _watcher(tokenizer, ends, sampling.temperature, draws)
     inputs = padded(prompts, tokenizer.pad_token_id, processor.image_token_id)
     width = inputs["input_ids"].shape[1]
     device = next(model.parameters()).device
@@ -80,7 +80,7 @@ def generate(
     finally:
         model.train(was_training)
     rows = out[:, width:].tolist()
-    return [_cut(row, watch.logprobs_of(n), watch.ended[n], ends) for n, row in enumerate(rows)]
+    return [_cut(row, watch.logprobs_of(n), watch.ended[n]) for n, row in enumerate(rows)]
 
 
 def end_ids(tokenizer: Any) -> list[int]:
@@ -119,20 +119,22 @@ def closes(tokenizer: Any, ids: Sequence[int]) -> bool:
 
 def cut_turn(tokenizer: Any, ids: list[int], logprobs: list[float]) -> Generated:
     """A turn that was sampled elsewhere, cut where ``generate`` would have ended it."""
-    ends = (n for n in range(1, len(ids) + 1) if closes(tokenizer, ids[max(0, n - _TAIL) : n]))
-    return _cut(ids, logprobs, next(ends, None), end_ids(tokenizer))
+    stops = end_ids(tokenizer)
+    ends = (n for n in range(1, len(ids) + 1) if ids[n - 1] in stops or closes(tokenizer, ids[max(0, n - _TAIL) : n]))
+    return _cut(ids, logprobs, next(ends, None))
 
 
-def _cut(row: list[int], logprobs: list[float], end: int | None, ends: Sequence[int]) -> Generated:
+def _cut(row: list[int], logprobs: list[float], end: int | None) -> Generated:
     """A row without what stands behind its end."""
-    stop = next((n + 1 for n, token in enumerate(row) if token in ends), None)
-    lengths = [length for length in (stop, end) if length is not None]
-    length = min(lengths, default=len(row))
-    return Generated(row[:length], logprobs[:length], "stop" if lengths else "length")
+    length = len(row) if end is None else end
+    return Generated(row[:length], logprobs[:length], "length" if end is None else "stop")
 
 
-def _watcher(tokenizer: Any, temperature: float, draws: Sequence[Random]) -> Any:
-    """Draws the tokens of a batch, keeps their log-probabilities and stops a row at a closing tag."""
+def _watcher(tokenizer: Any, ends: Sequence[int], temperature: float, draws: Sequence[Random]) -> Any:
+    """Draws the tokens of a batch, keeps their log-probabilities and stops a row at a closing tag.
+
+    A row that has ended takes no more random numbers: its next turn must not depend on its neighbours' lengths.
+    """
     import torch
     from transformers import LogitsProcessor, StoppingCriteria
 
@@ -144,7 +146,9 @@ def _watcher(tokenizer: Any, temperature: float, draws: Sequence[Random]) -> Any
             if temperature == 0:
                 return scores
             heights = watcher.distribution.double().exp().cumsum(-1)
-            levels = torch.tensor([[draw.random()] for draw in draws], dtype=torch.double, device=scores.device)
+            ended = watcher.ended or [None] * len(draws)
+            numbers = [[draw.random() if end is None else 0.0] for draw, end in zip(draws, ended, strict=True)]
+            levels = torch.tensor(numbers, dtype=torch.double, device=scores.device)
             chosen = torch.searchsorted(heights, levels * heights[:, -1:], right=True).clamp(max=scores.shape[1] - 1)
             return torch.full_like(scores, -torch.inf).scatter(1, chosen, 0.0)
 
@@ -158,7 +162,9 @@ def _watcher(tokenizer: Any, temperature: float, draws: Sequence[Random]) -> Any
                 watcher.ended = [None] * len(drawn)
             length = len(watcher.drawn)
             for row, tail in enumerate(input_ids[:, -min(_TAIL, length) :].tolist()):
-                if watcher.ended[row] is None and closes(tokenizer, tail):
+                if watcher.ended[row] is not None:
+                    continue
+                if tail[-1] in ends or closes(tokenizer, tail):
                     watcher.ended[row] = length
             return torch.tensor([end is not None for end in watcher.ended], device=input_ids.device)
 

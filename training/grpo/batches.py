@@ -64,6 +64,5 @@ class BatchPlan:
         idle = [place for place, group in enumerate(batch.groups) if not group.teaches]
         if idle and self.buffer.size:
             known = {(group.task, group.step) for group in (*batch.groups, *replayed)}
-            more = [g for g in self.buffer.draw(len(idle), step, draw) if (g.task, g.step) not in known]
-            for place, group in zip(idle, more, strict=False):
+            for place, group in zip(idle, self.buffer.draw(len(idle), step, draw, known), strict=False):
                 batch.groups[place] = group

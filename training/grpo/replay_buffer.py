@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -31,15 +31,17 @@ class ReplayBuffer:
         for group in groups:
             if group.teaches and not group.replayed and len(group.rollouts) <= self.size:
                 self.groups.append(group)
-        while len(self) > self.size:
-            self.groups.popleft()
+        self._make_room()
 
-    def draw(self, count: int, step: int, random: Random) -> list[Group]:
-        """At most ``count`` different groups, at random, marked as replayed; groups that are too old are dropped."""
+    def draw(self, count: int, step: int, random: Random, but: Container[tuple[int, int]] = frozenset()) -> list[Group]:
+        """At most ``count`` different groups, at random, marked as replayed; groups that are too old are dropped.
+
+        ``but``: task and step of groups that are not to be drawn.
+        """
         while self.groups and step - self.groups[0].step > self.max_age:
             self.groups.popleft()
-        chosen = random.sample(list(self.groups), min(count, len(self.groups)))
-        return [replace(group, replayed=True) for group in chosen]
+        free = [group for group in self.groups if (group.task, group.step) not in but]
+        return [replace(group, replayed=True) for group in random.sample(free, min(count, len(free)))]
 
     def save(self, path: Path) -> None:
         """Write the groups to a file. Raises OSError."""
@@ -48,10 +50,16 @@ class ReplayBuffer:
         torch.save(list(self.groups), path)
 
     def load(self, path: Path) -> None:
-        """Take the groups that ``save`` wrote: a checkpoint of one's own, since reading it runs what it holds.
+        """Take the groups that ``save`` wrote, as many as there is room for: from a checkpoint of one's own, since
+        reading it runs what it holds.
 
         Raises OSError.
         """
         import torch
 
         self.groups = deque(torch.load(path, weights_only=False))
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while len(self) > self.size:
+            self.groups.popleft()
