@@ -186,11 +186,16 @@ def act(task: Task, url: str, model: Path, folder: Path) -> dict[str, Any]:
     return {"answered": answered, "valid": answered and end.get("repairs") == 0, "score": result["score"]}
 
 
-def command(arguments: Sequence[str], may_fail: bool = False) -> None:
-    """Run a command to its end. Raises SystemExit with its last words where it fails."""
-    done = subprocess.run(arguments, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-    if done.returncode and not may_fail:
-        raise SystemExit(f"{' '.join(arguments[1:4])} failed:\n{done.stderr[-2000:]}")
+def command(arguments: Sequence[str], may_fail: bool = False, log: Path | None = None) -> None:
+    """Run a command to its end. Raises SystemExit with its last words where it fails.
+
+    ``log``: the file that what it says goes to, as it says it.
+    """
+    with open(log, "w+", encoding="utf-8") if log else tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+        done = subprocess.run(arguments, cwd=ROOT, env=ENVIRONMENT, stdout=said, stderr=said, check=False)
+        said.seek(0)
+        if done.returncode and not may_fail:
+            raise SystemExit(f"{' '.join(arguments[1:4])} failed:\n{said.read()[-2000:]}")
 
 
 def circle(plan: Plan, data: Path | None, folder: Path, say: Any) -> dict[str, Any]:

@@ -361,7 +361,7 @@ def test_a_chat_template_that_would_teach_something_else_is_refused(name: str, t
         check_template(processor)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("zero3", "DEEPSPEED"), ("fsdp2", "FSDP")])
+@pytest.mark.parametrize(("name", "kind"), [("zero3", "DEEPSPEED"), ("zero3-offload", "DEEPSPEED"), ("fsdp2", "FSDP")])
 def test_the_launchers_configurations_are_ones_that_accelerate_reads(name: str, kind: str) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 

@@ -53,7 +53,7 @@ def generate(
     import torch
 
     tokenizer = processor.tokenizer
-    ends = [tokenizer.convert_tokens_to_ids(token) for token in (END_OF_TURN, END_OF_TEXT)]
+    ends = end_ids(tokenizer)
     draws = draws or [Random(f"{sampling.seed} {row}") for row in range(len(prompts))]
     watch = _watcher(tokenizer, ends, sampling.temperature, draws)
     inputs = padded(prompts, tokenizer.pad_token_id, processor.image_token_id)
@@ -83,6 +83,11 @@ def generate(
     return [_cut(row, watch.logprobs_of(n), watch.ended[n]) for n, row in enumerate(rows)]
 
 
+def end_ids(tokenizer: Any) -> list[int]:
+    """Ids of the tokens that end a turn."""
+    return [int(tokenizer.convert_tokens_to_ids(token)) for token in (END_OF_TURN, END_OF_TEXT)]
+
+
 def control_ids(tokenizer: Any, keep: Sequence[int]) -> list[int]:
     """Ids of the tokens that are no text (images, roles, boxes), but those to keep."""
     special = {int(i) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -105,6 +110,18 @@ def padded(prompts: Sequence[Encoded], pad_id: int, image_id: int) -> dict[str, 
         inputs["pixel_values"] = torch.cat(patches)
         inputs["image_grid_thw"] = torch.tensor([grid for prompt in prompts for grid in prompt.grids])
     return inputs
+
+
+def closes(tokenizer: Any, ids: Sequence[int]) -> bool:
+    """Whether ids end with a closing tag."""
+    return bool(tokenizer.decode(ids[-_TAIL:]).rstrip().endswith(CLOSING_TAGS))
+
+
+def cut_turn(tokenizer: Any, ids: list[int], logprobs: list[float]) -> Generated:
+    """A turn that was sampled elsewhere, cut where ``generate`` would have ended it."""
+    stops = end_ids(tokenizer)
+    ends = (n for n in range(1, len(ids) + 1) if ids[n - 1] in stops or closes(tokenizer, ids[max(0, n - _TAIL) : n]))
+    return _cut(ids, logprobs, next(ends, None))
 
 
 def _cut(row: list[int], logprobs: list[float], end: int | None) -> Generated:
@@ -147,7 +164,7 @@ def _watcher(tokenizer: Any, ends: Sequence[int], temperature: float, draws: Seq
             for row, tail in enumerate(input_ids[:, -min(_TAIL, length) :].tolist()):
                 if watcher.ended[row] is not None:
                     continue
-                if tail[-1] in ends or tokenizer.decode(tail).rstrip().endswith(CLOSING_TAGS):
+                if tail[-1] in ends or closes(tokenizer, tail):
                     watcher.ended[row] = length
             return torch.tensor([end is not None for end in watcher.ended], device=input_ids.device)
 

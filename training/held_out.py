@@ -55,6 +55,7 @@ class HeldOut:
     passed_share: float
     mean_score: float | None
     mean_turns: float
+    mean_images: float = 0.0
 
     def figures(self) -> dict[str, float]:
         """The shares and means as a trainer logs them."""
@@ -121,6 +122,7 @@ def measure(
         passed_share=len(passed) / len(ran),
         mean_score=fmean(scores) if scores else None,
         mean_turns=fmean(episode.turns for episode in ran),
+        mean_images=fmean(len(episode.made) for episode in ran),
     )
 
 

@@ -8,11 +8,12 @@ are waiting and generates them together. A turn ends at the end-of-turn token or
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
@@ -22,6 +23,24 @@ from agent.policies import ModelCall, Policy, PolicyError, Reply
 from agent.protocol import Message
 from training.encoding import Encoded, Encoder, EncodingError
 from training.generation import Generated, Sampling, generate
+
+
+class TurnSource(Protocol):
+    """What a ``LocalPolicy`` gets its turns from: ``Batcher``, or a vLLM engine (``training.grpo.vllm``)."""
+
+    encoder: Encoder
+    sampling: Sampling
+    failure: Exception | None
+    """What was last the matter with the model itself, or its server: no episode's fault."""
+
+    @property
+    def room(self) -> int:
+        """The most tokens that a prompt and its turn may have together."""
+        ...
+
+    async def turn(self, prompt: Encoded, draw: Random) -> Generated:
+        """One turn for a prompt; ``draw`` gives its random numbers. Raises PolicyError, or what generation raises."""
+        ...
 
 
 class Batcher:
@@ -88,13 +107,14 @@ class LocalPolicy(Policy):
 
     ``sampled`` marks, one entry an id, what the model wrote itself (1) and what it was given (0); ``logprobs`` are
     natural logarithms at the sampling temperature, 0.0 where ``sampled`` is 0. ``seed`` makes the episode's random
-    numbers, together with the sampling's; ``max_tokens`` bounds the episode where the model would hold more.
+    numbers, together with the sampling's; ``max_tokens`` bounds the episode where the model would hold more. A
+    log-probability that the engine did not tell is NaN, and the recorded call then tells none.
     """
 
     name = "local"
 
     def __init__(
-        self, batcher: Batcher, label: str = "local", seed: int | str = 0, max_tokens: int | None = None
+        self, batcher: TurnSource, label: str = "local", seed: int | str = 0, max_tokens: int | None = None
     ) -> None:
         self._batcher, self._label = batcher, label
         self._draw = Random(f"{batcher.sampling.seed} {seed}")
@@ -133,7 +153,7 @@ class LocalPolicy(Policy):
             sampling=asdict(self._batcher.sampling),
             prompt_token_ids=prompt,
             completion_token_ids=tuple(turn.ids),
-            logprobs=tuple(turn.logprobs),
+            logprobs=None if any(map(math.isnan, turn.logprobs)) else tuple(turn.logprobs),
         )
         return Reply(text, call)
 

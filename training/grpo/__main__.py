@@ -17,11 +17,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.policies import PolicyError
 from agent.recording_store import RecordingError
 from agent.session import SessionError
 from agent.toolbox import ToolboxError
 from training.config import ConfigError, check_config, read_toml
 from training.encoding import EncodingError
+from training.errors import TrainingError
 from training.grpo.config import GrpoConfig
 from training.sft import FAILED, INTERRUPTED, UNUSABLE, changed, check_deepspeed, fail
 
@@ -46,9 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
         logging.getLogger("training").setLevel(logging.INFO)
         figures = run(config, options.resume)
-    except ConfigError as error:
+    except (ConfigError, TrainingError) as error:
         return fail(str(error), UNUSABLE)
-    except (EncodingError, SessionError, ToolboxError, RecordingError, ArithmeticError, OSError) as error:
+    except (EncodingError, PolicyError, SessionError, ToolboxError, RecordingError, ArithmeticError, OSError) as error:
         return fail(str(error), FAILED)
     except KeyboardInterrupt:
         return fail("interrupted: go on with --resume", INTERRUPTED)

@@ -18,6 +18,7 @@ from training.held_out import measure
 from training.local_policy import Batcher
 from training.rejudge import judge_name, rejudge
 from training.rescore import Scored, reward_events, score
+from training.reward_config import RewardConfig
 from training.rewards import reward
 from training.sessions import find_sessions
 from training.trace import read_trace
@@ -29,7 +30,8 @@ def measure_held_out(config: GrpoConfig, batcher: Batcher, tasks: Sequence[Task]
     """Run the tasks and have them judged; the figures, named as the trainer logs them.
 
     ``eval_reward`` and ``eval_score`` (0-10) go by the reporting judge, ``eval_reward_by_own_judge`` and
-    ``eval_mean_score`` by the one that the policy sees. Raises ToolboxError, SessionError or OSError.
+    ``eval_mean_score`` by the one that the policy sees. ``eval_full_reward`` is by the reporting judge with the default
+    weights, so that trainings on other rewards can be compared. Raises ToolboxError, SessionError or OSError.
     """
     if folder.exists():  # measured before, and resumed from an earlier checkpoint
         shutil.rmtree(folder)
@@ -40,7 +42,7 @@ def measure_held_out(config: GrpoConfig, batcher: Batcher, tasks: Sequence[Task]
 
 async def _report(config: GrpoConfig, folder: Path) -> dict[str, float]:
     """The reporting judge's figures of the episodes in a folder, appended to their sessions."""
-    rewards, own, scores = [], [], []
+    rewards, own, full, scores = [], [], [], []
     async with Toolbox([builtin_server([], config.held_out.arguments)]) as toolbox:
         judge = judge_name(toolbox)
         for place in find_sessions([folder]):
@@ -58,10 +60,11 @@ async def _report(config: GrpoConfig, folder: Path) -> dict[str, float]:
             append_events(place, "reward", reward_events(scored, config.rewards))
             rewards.append(earned.total)
             own.append(reward(trace, config.rewards).total)
+            full.append(reward(trace, RewardConfig(), verdicts.scores).total)
             final = trace.answer.final_image_index if trace.answer else None
             if final in verdicts.scores:
                 scores.append(verdicts.scores[final])
     if not rewards:
         raise ToolboxError(f"none of the held-out episodes in {folder} could be judged by {judge}")
-    figures = {"reward": fmean(rewards), "reward_by_own_judge": fmean(own)}
+    figures = {"reward": fmean(rewards), "reward_by_own_judge": fmean(own), "full_reward": fmean(full)}
     return figures | ({"score": fmean(scores)} if scores else {})

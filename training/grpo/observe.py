@@ -23,6 +23,8 @@ from training.local_policy import Batcher
 
 logger = logging.getLogger("training")
 AT_ONCE = 8
+DRAW_EVERY = 5
+"""Steps between drawings of the curves; they are drawn after every measurement and at the end too."""
 
 PANELS = (
     Panel("reward", {"reward/total": "rollouts", "eval_reward": "held out, greedy"}),
@@ -90,9 +92,10 @@ class Observer(TrainerCallback):
             self.measure(state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Draw the curves and say how it goes."""
+        """Say how it goes, and draw the curves now and then."""
         if state.is_world_process_zero:
-            draw(state.log_history, self.config.output)
+            if state.global_step % DRAW_EVERY == 0:
+                draw(state.log_history, self.config.output)
             if line := progress(state.log_history[-1], state.max_steps):
                 logger.info("%s", line)
 
@@ -108,6 +111,8 @@ class Observer(TrainerCallback):
         """Measure what training ends with."""
         if self._measured < state.global_step:
             self.measure(state.global_step)
+        if state.is_world_process_zero:
+            draw(state.log_history, self.config.output)
 
     def _replay(self, args: Any, state: Any) -> Path:
         """The file of a checkpoint that holds this process's replay buffer."""

@@ -28,7 +28,7 @@ from training.encoding import EncodingError
 from training.grpo.config import GrpoConfig
 from training.grpo.figures import figures_of
 from training.grpo.trajectory import Group, Trajectory, blank, cut, rewarded
-from training.local_policy import Batcher, LocalPolicy
+from training.local_policy import LocalPolicy, TurnSource
 from training.rescore import RECORDED, Scored, reward_events, score
 from training.rewards import reward
 from training.trace import read_trace
@@ -77,7 +77,7 @@ class Rollouts:
     ) -> None:
         self._stack.close()
 
-    def groups(self, batcher: Batcher, numbers: Sequence[int], step: int, wave: str = "") -> list[Group]:
+    def groups(self, source: TurnSource, numbers: Sequence[int], step: int, wave: str = "") -> list[Group]:
         """Roll out the tasks of these numbers, all episodes at once: one group each.
 
         The sessions lie in ``step-NNNNNN/TASK-ROLLOUT`` under the folder. Raises what generation raises, such as
@@ -90,17 +90,17 @@ class Rollouts:
         # a copy of the task for each episode: episodes are told apart by identity
         tasks = [replace(self.tasks[number]) for number in numbers for _ in range(size)]
         names = [f"{number:05d}-{copy}" for number in numbers for copy in range(size)]
-        made = self._portal.call(self._run, batcher, tasks, names, folder, step)
+        made = self._portal.call(self._run, source, tasks, names, folder, step)
         return [
             Group(number, step, tuple(made[place * size : (place + 1) * size])) for place, number in enumerate(numbers)
         ]
 
     async def _run(
-        self, batcher: Batcher, tasks: Sequence[Task], names: Sequence[str], folder: Path, step: int
+        self, source: TurnSource, tasks: Sequence[Task], names: Sequence[str], folder: Path, step: int
     ) -> list[Trajectory]:
         rollout = self.config.rollout
         policies = {
-            id(task): LocalPolicy(batcher, self.config.output.name, f"{step} {name}", rollout.max_tokens)
+            id(task): LocalPolicy(source, self.config.output.name, f"{step} {name}", rollout.max_tokens)
             for task, name in zip(tasks, names, strict=True)
         }
         made: list[Trajectory | None] = [None] * len(tasks)
@@ -116,23 +116,23 @@ class Rollouts:
             tasks, policy_of, self._toolbox, folder_of, limit=rollout.at_once, seconds=rollout.seconds
         ) as finished:
             async for one in finished:
-                if batcher.failure:
+                if source.failure:
                     break
                 policy = policies.pop(id(tasks[one.number]))
-                made[one.number] = await to_thread.run_sync(self._trajectory, batcher, policy, one)
+                made[one.number] = await to_thread.run_sync(self._trajectory, source, policy, one)
                 self.timing.longest = max(self.timing.longest, one.episode.seconds)
-        if batcher.failure:  # the model could not generate: no fault of the episodes
-            raise batcher.failure
+        if source.failure:  # the model could not generate: no fault of the episodes
+            raise source.failure
         self.timing.seconds += time.perf_counter() - started
         whole = [trajectory for trajectory in made if trajectory is not None]
         self.timing.tokens += sum(sum(trajectory.sampled) for trajectory in whole)
         return whole
 
-    def _trajectory(self, batcher: Batcher, policy: LocalPolicy, one: Finished) -> Trajectory:
+    def _trajectory(self, source: TurnSource, policy: LocalPolicy, one: Finished) -> Trajectory:
         """What an episode leaves to learn from, its rewards appended to its session."""
         problem = ""
         try:
-            trajectory = cut(policy.encoded, policy.sampled, policy.logprobs, batcher.encoder.processor)
+            trajectory = cut(policy.encoded, policy.sampled, policy.logprobs, source.encoder.processor)
         except EncodingError as error:
             problem = str(error)
         try:
@@ -147,7 +147,7 @@ class Rollouts:
             problem, figures = f"its session cannot be used: {error}", {}
         if problem:
             logger.error("rollout %s is left out of the loss: %s", one.folder, problem)
-            trajectory = replace(blank(batcher.encoder), problem=problem, figures=figures)
+            trajectory = replace(blank(source.encoder), problem=problem, figures=figures)
         trajectory = replace(trajectory, session=one.folder, stop_reason=one.episode.stop_reason.value, figures=figures)
         if problem:
             return trajectory

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+from importlib.util import find_spec
 from typing import Any
 
 from training.card import grpo_card
 from training.config import ConfigError
 from training.encoding import Encoder
-from training.generation import Sampling
 from training.grpo.config import GrpoConfig
 from training.grpo.rollouts import Rollouts
 from training.grpo.tasks import TaskSets, load, prepare
 from training.handover import hand_over
-from training.local_policy import Batcher
 from training.model import load_model, load_processor, lora_config, parameter_counts
 from training.output_folder import GRPO, checkpoint_of, same_training
 
@@ -78,15 +77,10 @@ def trainer_of(config: GrpoConfig, processor: Any, tasks: TaskSets, rollouts: Ro
         for number, task in enumerate(tasks.train)
     ]
     encoder = Encoder(processor, config.model.image_side)
-    sampling = Sampling(config.rollout.temperature, config.rollout.max_new_tokens, config.train.seed)
-
-    def make_batcher(trainer: Any, model: Any) -> Batcher:
-        return Batcher(model, encoder, sampling, config.rollout.batch)
-
     trainer = EpisodeGRPOTrainer(
         config=config,
         rollouts=rollouts,
-        make_batcher=make_batcher,
+        encoder=encoder,
         model=load_model(config.model),
         args=args,
         train_dataset=datasets.Dataset.from_list(rows),
@@ -126,6 +120,7 @@ def arguments(config: GrpoConfig) -> Any:
             loss_type=grpo.loss,
             scale_rewards=grpo.scale,
             temperature=config.rollout.temperature,
+            **_vllm_arguments(config),
             max_completion_length=config.rollout.max_tokens,
             weight_decay=train.weight_decay,
             max_grad_norm=train.max_grad_norm,
@@ -142,6 +137,24 @@ def arguments(config: GrpoConfig) -> Any:
         )
     except ValueError as error:
         raise ConfigError(f"the training cannot be set up here: {str(error).splitlines()[0]}") from error
+
+
+def _vllm_arguments(config: GrpoConfig) -> dict[str, Any]:
+    """TRL's arguments for rollouts by vLLM. Raises ConfigError where it is not installed."""
+    if (vllm := config.vllm) is None:
+        return {}
+    if find_spec("vllm") is None:
+        raise ConfigError("the [vllm] section needs vLLM, which is not installed: pip install vllm, or leave it out")
+    return {
+        "use_vllm": True,
+        "vllm_mode": vllm.mode,
+        "vllm_server_base_url": vllm.base_url,
+        "vllm_gpu_memory_utilization": vllm.gpu_memory,
+        "vllm_max_model_length": config.rollout.max_tokens,
+        "vllm_importance_sampling_correction": vllm.importance_sampling,
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_importance_sampling_clip_max": vllm.importance_cap,
+    }
 
 
 def check_launch(config: GrpoConfig, distributed: str, processes: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,16 +17,17 @@ import torch
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
+from training.encoding import Encoder
+from training.generation import Sampling
 from training.grpo.batches import Batch, BatchPlan
-from training.grpo.config import GrpoConfig
+from training.grpo.config import GrpoConfig, VllmSection
 from training.grpo.figures import rollouts_of, step_figures
 from training.grpo.guard import GradientGuard
 from training.grpo.rollouts import Rollouts, Timing
 from training.grpo.trajectory import REWARD_NAMES, Group
-from training.local_policy import Batcher
-
-MakeBatcher = Callable[["EpisodeGRPOTrainer", Any], Batcher]
-"""Makes what generates turns, from the trainer and the model as it is now."""
+from training.grpo.vllm import VllmColocated, sync
+from training.grpo.vllm_server import connect
+from training.local_policy import Batcher, TurnSource
 
 
 class EpisodeGRPOTrainer(GRPOTrainer):
@@ -36,18 +37,19 @@ class EpisodeGRPOTrainer(GRPOTrainer):
     groups: its batch is a multiple of the group's size.
     """
 
-    def __init__(self, config: GrpoConfig, rollouts: Rollouts, make_batcher: MakeBatcher, **named: Any) -> None:
+    def __init__(self, config: GrpoConfig, rollouts: Rollouts, encoder: Encoder, **named: Any) -> None:
         weights = [*config.rewards.weights, 1.0]
         named["args"].reward_weights = weights
         super().__init__(reward_funcs=[_reader(name) for name in REWARD_NAMES], **named)
         self.tools = [_observe]  # tells TRL that observations may hold images; it never calls it
-        self.config, self.rollouts, self.make_batcher = config, rollouts, make_batcher
+        self.config, self.rollouts, self.encoder = config, rollouts, encoder
         rank = self.accelerator.process_index
         self.plan = BatchPlan(config.grpo, config.replay, len(rollouts.tasks), f"{config.train.seed} {rank}")
         self.guard = GradientGuard(config.train.bad_updates)
         self.add_callback(self.guard)
         self.batch = Batch([])
         self._numbers: list[int] = []
+        self._server: TurnSource | None = None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Rollouts, rewards, advantages; replayed groups keep the probabilities that they were sampled with."""
@@ -66,8 +68,8 @@ class EpisodeGRPOTrainer(GRPOTrainer):
 
         started = time.perf_counter()
         self.rollouts.timing = Timing()
-        with self.generating() as batcher:
-            self.batch = self.plan.fill(self._numbers, self.state.global_step, self._maker(batcher))
+        with self.generating() as source:
+            self.batch = self.plan.fill(self._numbers, self.state.global_step, self._maker(source))
         rollouts = rollouts_of(self.batch.groups)
         self._note(time.perf_counter() - started)
         images = [[Image.open(io.BytesIO(png)).convert("RGB") for png in r.pictures] for r in rollouts]
@@ -91,8 +93,14 @@ class EpisodeGRPOTrainer(GRPOTrainer):
         return loss
 
     @contextmanager
-    def generating(self) -> Any:
+    def generating(self) -> Iterator[TurnSource]:
         """What generates turns with the weights as they are now."""
+        rollout = self.config.rollout
+        sampling = Sampling(rollout.temperature, rollout.max_new_tokens, self.config.train.seed)
+        if self.config.vllm:
+            sync(self)
+            yield self._vllm(self.config.vllm, sampling)
+            return
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -102,14 +110,21 @@ class EpisodeGRPOTrainer(GRPOTrainer):
             ) as model,
             torch.no_grad(),
         ):
-            yield self.make_batcher(self, model)
+            yield Batcher(model, self.encoder, sampling, rollout.batch)
 
-    def _maker(self, batcher: Batcher) -> Callable[[Sequence[int]], list[Group]]:
+    def _vllm(self, section: VllmSection, sampling: Sampling) -> TurnSource:
+        """vLLM's turns: one connection to a server for the whole training, or the engine in this process."""
+        if section.mode == "colocate":
+            return VllmColocated(self.vllm_generation, self.encoder, sampling, self.config.rollout.at_once)
+        self._server = self._server or connect(section.base_url, self.encoder, sampling)
+        return self._server
+
+    def _maker(self, source: TurnSource) -> Callable[[Sequence[int]], list[Group]]:
         """Rolls out tasks; the second call of a step, which replaces groups, writes into a folder of its own."""
         waves = iter(["", *(f"-{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")])
 
         def make(numbers: Sequence[int]) -> list[Group]:
-            return self.rollouts.groups(batcher, numbers, self.state.global_step, next(waves))
+            return self.rollouts.groups(source, numbers, self.state.global_step, next(waves))
 
         return make
 
