@@ -98,11 +98,13 @@ class Stage:
         batch: dict[str, Any] = self.trainer._generate_and_score_completions(self.rows(numbers))
         return batch
 
-    def make_batcher(self, trainer: Any, model: Any) -> Batcher:
-        batcher = ScriptedBatcher(model, self.own.encoder, self.own.sampling, max_batch=8)
+    @contextmanager
+    def generating(self) -> Iterator[Batcher]:
+        """In place of the trainer's own."""
+        batcher = ScriptedBatcher(self.own.model, self.own.encoder, self.own.sampling, max_batch=8)
         batcher.scripts, batcher.letter_by_letter = self.scripts, self.letter_by_letter
-        batcher.step = trainer.state.global_step
-        return batcher
+        batcher.step = self.trainer.state.global_step
+        yield batcher
 
 
 def tasks(folder: Path, count: int = 2) -> list[Task]:
@@ -136,6 +138,7 @@ def stage(folder: Path, *changes: str, tools: bool = True) -> Iterator[Stage]:
     rollouts = Rollouts(config, sets.train, config.output / "rollouts")
     with rollouts if tools else nullcontext():
         trainer = trainer_of(config, processor, sets, rollouts)
-        made = Stage(config, trainer, trainer.make_batcher(trainer, trainer.model))
-        trainer.make_batcher = made.make_batcher
+        with trainer.generating() as own:
+            made = Stage(config, trainer, own)
+        trainer.generating = made.generating
         yield made
