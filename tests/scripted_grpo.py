@@ -10,10 +10,11 @@ from random import Random
 from typing import Any
 
 import cv2
+import pytest
 
 from agent.protocol import Answer, ToolCall, Turn, render_turn
 from agent.task import Task
-from tests.conftest import make_photo
+from tests.conftest import ROOT, make_photo
 from tests.tiny_model import tiny_folder
 from training.config import check_config, read_toml
 from training.encoding import Encoded
@@ -130,7 +131,19 @@ def configuration(output: Path, *changes: str) -> GrpoConfig:
 
 @contextmanager
 def stage(folder: Path, *changes: str, tools: bool = True) -> Iterator[Stage]:
-    """A trainer with its tool server, which stands until the block ends; without ``tools`` there is none."""
+    """A trainer with its tool server, which stands until the block ends; without ``tools`` there is none.
+
+    Until then servers that are started find this checkout and keep their images in the folder.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("ANOMALY_AGENT_HOME", str(folder / "home"))
+        with _stage(folder, changes, tools) as made:
+            yield made
+
+
+@contextmanager
+def _stage(folder: Path, changes: Sequence[str], tools: bool) -> Iterator[Stage]:
     config = configuration(folder / "out", *changes)
     config.output.mkdir(parents=True)
     processor = load_processor(config.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ TOOLS = ("prompt_gen", "image_gen", "quality_eval", "knowledge_retrieval", "mask
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a held-out photo and its task."""
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a held-out photo and its task; servers that are started keep their images in it."""
     folder = tmp_path_factory.mktemp("grpo")
     cv2.imwrite(str(folder / "new.png"), make_photo(96, 96, 99))
     task = {"image": "new.png", "item_name": "plate", "anomaly_type": "scratch", "max_images": 1}
     (folder / "held-out.jsonl").write_text(json.dumps(task) + "\n")
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANOMALY_AGENT_HOME", str(folder / "home"))
+        yield folder
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +201,16 @@ def test_a_folder_with_a_training_is_not_begun_anew(trained: Path, capsys: pytes
     assert "add --resume" in refusal(capsys)
     assert train(trained, "grpo.group_size=2", "train.batch_size=4", resume=True) == 2
     assert "began with another [grpo]" in refusal(capsys)
+
+
+def test_adapters_train_with_two_updates_a_batch_and_are_merged_into_the_model(room: Path) -> None:
+    changes = ("lora.rank=4", "lora.alpha=8", "grpo.iterations=2", "train.gradient_checkpointing=true",
+               "grpo.resample=0", "train.save_every=99")  # fmt: skip
+    assert train(room / "adapters", *changes) == 0
+    first, second = steps(room / "adapters"), history(room / "adapters")[1]
+    assert first[0]["kl"] == pytest.approx(0, abs=1e-6)
+    assert second["kl"] > 1e-6
+    assert "reward/total" not in second, "the second update learns from the rollouts of the first"
+    assert (room / "adapters" / "adapter" / "adapter_model.safetensors").is_file()
+    before, after = weights(acting_model()), weights(room / "adapters" / "model")
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in after.items())

@@ -48,10 +48,7 @@ def rollouts_of(made: Stage) -> Sequence[Trajectory]:
     return found
 
 
-def test_a_tool_that_hangs_ends_its_episodes_and_no_other(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_a_tool_that_hangs_ends_its_episodes_and_no_other(tmp_path: Path) -> None:
     with faulty(tmp_path, "hangs", timeout=8.0) as made:
         made.scripts.update(PLAN)
         batch = made.batch([0])
@@ -69,8 +66,7 @@ def test_a_tool_that_hangs_ends_its_episodes_and_no_other(
 
 
 @pytest.fixture
-def excluding(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def excluding(tmp_path: Path) -> Iterator[Stage]:
     with faulty(tmp_path, "garbage", 'grpo.tool_failure="exclude"') as made:
         yield made
 
@@ -96,10 +92,7 @@ def test_tools_that_return_garbage_can_be_left_out_of_a_groups_mean_and_end_a_tr
         excluding.batch([0])
 
 
-def test_servers_that_died_are_started_anew_for_the_next_step(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_servers_that_died_are_started_anew_for_the_next_step(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with faulty(tmp_path, "dies") as made:
         made.scripts |= {f"00000-{copy}": [EDIT] for copy in range(4)}
         made.batch([0])
