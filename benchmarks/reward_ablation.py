@@ -2,8 +2,9 @@
 
     python -m benchmarks.reward_ablation START [--steps 30] [--seed 0] [--out DIR]
 
-START is a folder that ``examples/learn_by_acting.py --out`` left: its imitated model is the start of three trainings that
-differ in the reward's weights alone. Prints JSON: greedy held-out episodes before and after (score by both judges, turns,
+START is a folder that ``examples/learn_by_acting.py --out`` left: its imitated model is the start of three trainings
+that differ in the weights of the reward alone. Prints JSON: greedy held-out episodes before and after (score by both
+judges, turns,
 images, share of valid and of good episodes, and the reward with all its parts, whatever was trained on), and the calls
 of each tool over the last tenth of the steps.
 """
