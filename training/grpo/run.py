@@ -114,6 +114,7 @@ def arguments(config: GrpoConfig) -> Any:
             num_generations=grpo.group_size,
             num_iterations=grpo.iterations,
             beta=grpo.beta,
+            use_bias_correction_kl=False,  # TRL's default multiplies the KL term by the ratio; the paper's does not
             epsilon=grpo.epsilon,
             epsilon_high=grpo.epsilon_high,
             loss_type=grpo.loss,
