@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ import numpy as np
 
 from agent.demo import render_demo_photo
 from agent.loop import run_episode
+from agent.policies import Policy
 from agent.policies.planner import Planner
 from agent.session import SessionWriter, read_session
 from agent.task import Task
@@ -109,14 +110,14 @@ def make_tasks(plan: Plan, folder: Path, count: int, first: int) -> list[Task]:
     return tasks
 
 
-async def record(tasks: Sequence[Task], folder: Path) -> None:
-    """Let the planner carry out the tasks; one session each."""
+async def record(tasks: Sequence[Task], folder: Path, make_policy: Callable[[Task], Policy] = Planner) -> None:
+    """Let the planner, or another policy, carry out the tasks; one session each."""
     waiting = iter(tasks)
 
     async def work(toolbox: Toolbox) -> None:
         for task in waiting:
             with SessionWriter(folder / str(task.seed)) as session:
-                await run_episode(task, Planner(task), toolbox, session)
+                await run_episode(task, make_policy(task), toolbox, session)
 
     async with Toolbox([builtin_server([Path(tasks[0].image).parent])]) as toolbox, anyio.create_task_group() as group:
         for _ in range(3):
