@@ -58,8 +58,8 @@ QUICK = Plan(circle.QUICK, tasks=8, held_out=3, steps=3, groups=2, group_size=4)
 
 
 class MixedTeacher(Policy):
-    """The planner with careless habits, drawn anew for each task: it skips the judge, asks for too little and is content
-    with what comes, skips the mask.
+    """The planner with careless habits, drawn anew for each task: it skips the judge, asks for too little and is
+    content with what comes, skips the mask.
     """
 
     name = "mixed-teacher"
