@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
+
+import pytest
 
 from agent.chat_template import END_OF_TURN
 from agent.protocol import Message
@@ -23,13 +26,17 @@ SIDE = 96
 
 
 def train(output: Path, *changes: str, resume: bool = False) -> int:
-    """The command with a short training: two groups of four a step. ``changes`` come last and win."""
+    """The command with a short training: two groups of four a step, one of which is replayed where it can be.
+
+    ``changes`` come last and win.
+    """
     settings = (
         f"output={output}",
         f"model.path={acting_model()}",
         f'tasks.sessions=["{planner_sessions()}"]',
         "grpo.group_size=4",
         "grpo.groups=2",
+        "replay.share=0.5",
         "train.max_steps=2",
         "train.save_every=2",
         "train.learning_rate=1e-3",
@@ -95,8 +102,25 @@ def _encoded(session: Session, encoder: Encoder) -> tuple[Encoded, list[int]]:
     return whole, own
 
 
-def last_line(text: str) -> Any:
+def refusal(capsys: pytest.CaptureFixture[str]) -> str:
     """The one line that a refused command prints."""
-    lines = [line for line in text.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, text
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, said
     return lines[0]
+
+
+def history(output: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((output / "history.json").read_text())
+    return found
+
+
+def told(output: Path) -> dict[str, list[list[int]]]:
+    """What the policy sampled in each rollout of a training, turn by turn, by the rollout's folder."""
+    root = output / "rollouts"
+    return {
+        place.relative_to(root).as_posix(): [
+            call["completion_token_ids"] for call in read_session(place).of_type("model_call")
+        ]
+        for place in find_sessions([root])
+    }

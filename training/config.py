@@ -156,6 +156,9 @@ def check_config(raw: dict[str, Any], kind: type[Config], where: str) -> Config:
             raise ConfigError(f"{where}: there is no key {key}; known beside {name} are {known}") from error
         if first["type"] == "missing":
             raise ConfigError(f"{where}: the key {key} is missing") from error
+        if first["type"] == "value_error":  # a check of ours, in its own words
+            said = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{where}: {key}: {said}" if key else f"{where}: {said}") from error
         raise ConfigError(f"{where}: {key} is not usable: {first['msg'].lower()}") from error
 
 

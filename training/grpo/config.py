@@ -62,6 +62,12 @@ class ToolsSection(Section):
                 raise ValueError(f"no backend option {key}; known are {', '.join(BACKEND_KEYS)}")
         return backends
 
+    @model_validator(mode="after")
+    def _recorded(self) -> ToolsSection:
+        if "mode" in self.model_fields_set and self.recording is None:
+            raise ValueError(f"mode {self.mode.value} needs a recording: name its folder with tools.recording")
+        return self
+
     @property
     def arguments(self) -> list[str]:
         """The backends as ``python -m mcp_servers`` takes them."""

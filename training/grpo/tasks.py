@@ -7,6 +7,7 @@ training that is resumed goes on with the very same ones.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from PIL import Image, UnidentifiedImageError
+
 from agent.session import SessionError, read_session
 from agent.task import Task
 from training.config import ConfigError
@@ -24,7 +27,8 @@ from training.sessions import find_sessions
 
 FILE_NAME = "tasks.json"
 PHOTOS = "photos"
-_FIELDS = {field.name: field.type for field in fields(Task)}
+_FIELDS = {field.name: str(field.type) for field in fields(Task)}
+_KINDS = {"str": (str, "text"), "int": (int, "a whole number"), "float": (int | float, "a number")}
 _REQUIRED = ("image", "item_name", "anomaly_type")
 _FILES = ("region", "example_image", "example_mask")
 
@@ -40,14 +44,14 @@ class TaskSets:
 def prepare(config: GrpoConfig, output: Path) -> TaskSets:
     """Read the tasks, keep their photos and write ``tasks.json`` into the output folder.
 
-    Raises ConfigError where they cannot be used, SessionError and OSError.
+    Raises ConfigError where they cannot be used, and OSError.
     """
     photos = output / PHOTOS
     photos.mkdir(parents=True, exist_ok=True)
     tasks = [_kept(task, photos) for task in _read(config.tasks.files, config.tasks.sessions, config.tasks)]
     if config.held_out.files:
         train, held_out = tasks, [_kept(task, photos) for task in _read(config.held_out.files, [], config.tasks)]
-        if shared := {task.image for task in train} & {task.image for task in held_out}:
+        if shared := set(map(_photo, train)) & set(map(_photo, held_out)):
             raise ConfigError(f"{len(shared)} photos of held_out.files are among the tasks to train on: take others")
     else:
         train, held_out = _split(tasks, config.held_out.share, config.train.seed)
@@ -72,8 +76,11 @@ def load(output: Path) -> TaskSets:
 
 
 def _read(files: Sequence[Path], sessions: Sequence[Path], section: TasksSection) -> list[Task]:
-    """Each different task once, in order, with the configuration's settings."""
-    read = [task for file in files for task in _of_file(file)] + list(_of_sessions(sessions))
+    """Each different task once, in order, with the configuration's settings. Raises ConfigError."""
+    try:
+        read = [task for file in files for task in _of_file(file)] + list(_of_sessions(sessions))
+    except SessionError as error:
+        raise ConfigError(str(error)) from error
     different = dict.fromkeys(replace(task, **applied(task, section)) for task in read)
     if not different:
         raise ConfigError("there is no task: the files and sessions hold none")
@@ -104,17 +111,18 @@ def _task(record: Any, folder: Path, where: str) -> Task:
         raise ConfigError(f"{where}: a task has no {unknown[0]!r}; known are {', '.join(_FIELDS)}")
     if missing := [key for key in _REQUIRED if not str(record.get(key) or "").strip()]:
         raise ConfigError(f"{where}: {missing[0]} is missing")
+    for key, value in record.items():
+        kind, wanted = _KINDS[_FIELDS[key]]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ConfigError(f"{where}: {key} is {json.dumps(value)[:40]}: write {wanted}")
     named = {
         key: str(folder / record[key]) for key in ("image", *_FILES) if record.get(key) and not _is_box(record[key])
     }
-    try:
-        return Task(**{**record, **named})
-    except TypeError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    return Task(**{**record, **named})
 
 
-def _is_box(value: Any) -> bool:
-    return isinstance(value, str) and value.replace(",", "").replace(" ", "").isdigit()
+def _is_box(value: str) -> bool:
+    return value.replace(",", "").replace(" ", "").isdigit()
 
 
 def _of_sessions(places: Sequence[Path]) -> Iterator[Task]:
@@ -137,9 +145,13 @@ def _kept(task: Task, photos: Path) -> Task:
     """The task on a photo that is kept with the training. Raises ConfigError where there is no such photo."""
     source = Path(task.image)
     try:
-        digest = hashlib.sha256(source.read_bytes()).hexdigest()
+        content = source.read_bytes()
+        Image.open(io.BytesIO(content)).close()
+    except UnidentifiedImageError as error:
+        raise ConfigError(f"{source} is no picture: mend the task's image") from error
     except OSError as error:
         raise ConfigError(f"{source} cannot be read ({error.strerror}): mend the task's image") from error
+    digest = hashlib.sha256(content).hexdigest()
     kept = photos / f"{digest[:24]}{source.suffix.lower()}"
     if not kept.exists():
         try:
@@ -151,8 +163,13 @@ def _kept(task: Task, photos: Path) -> Task:
 
 def _split(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[Task], list[Task]]:
     """Tasks to train on and held-out ones, by photo; at least one photo is held out where the share is not 0."""
-    photos = sorted({task.image for task in tasks})
+    photos = sorted(set(map(_photo, tasks)))
     Random(seed).shuffle(photos)
     count = min(max(1, round(share * len(photos))), len(photos) - 1) if share else 0
     held = set(photos[:count])
-    return [task for task in tasks if task.image not in held], [task for task in tasks if task.image in held]
+    return [task for task in tasks if _photo(task) not in held], [task for task in tasks if _photo(task) in held]
+
+
+def _photo(task: Task) -> str:
+    """What a kept photo shows, whatever its file was called."""
+    return Path(task.image).stem
