@@ -22,8 +22,8 @@ from agent.many import Finished, run_many
 from agent.policies import Policy
 from agent.replay import Recording
 from agent.session import SessionError, append_events, read_session
-from agent.task import Task
-from agent.toolbox import Toolbox, builtin_server, server_of
+from agent.task import StopReason, Task
+from agent.toolbox import Toolbox, ToolboxError, builtin_server, server_of
 from training.encoding import EncodingError
 from training.grpo.config import GrpoConfig
 from training.grpo.figures import figures_of
@@ -34,6 +34,8 @@ from training.rewards import reward
 from training.trace import read_trace
 
 logger = logging.getLogger("training")
+PATIENCE = 3
+"""Waves in a row that may consist of nothing but episodes that a tool's failure ended; one more ends the training."""
 
 
 @dataclass(slots=True)
@@ -57,16 +59,17 @@ class Rollouts:
     folder: Path
     timing: Timing = field(default_factory=Timing)
     _stack: ExitStack = field(default_factory=ExitStack)
+    _tools: ExitStack = field(default_factory=ExitStack)
+    _broken: bool = False
+    _failed_waves: int = 0
 
     def __enter__(self) -> Rollouts:
         tools = self.config.tools
-        recording = Recording(tools.recording.resolve(), tools.mode) if tools.recording else None
-        photos = sorted({Path(task.image).parent for task in self.tasks})
-        servers = [server_of(text) for text in tools.servers] or [builtin_server(photos, tools.arguments)]
-        toolbox = Toolbox(servers, tools.call_timeout, recording, tools.processes)
+        self._recording = Recording(tools.recording.resolve(), tools.mode) if tools.recording else None
         try:
             self._portal = self._stack.enter_context(start_blocking_portal())
-            self._toolbox = self._stack.enter_context(self._portal.wrap_async_context_manager(toolbox))
+            self._stack.callback(self._tools.close)
+            self._open()
         except BaseException:
             self._stack.close()
             raise
@@ -77,11 +80,22 @@ class Rollouts:
     ) -> None:
         self._stack.close()
 
+    def _open(self) -> None:
+        """Start or reach the tool servers, again where one of them died."""
+        self._tools.close()
+        tools = self.config.tools
+        photos = sorted({Path(task.image).parent for task in self.tasks})
+        servers = [server_of(text) for text in tools.servers] or [builtin_server(photos, tools.arguments)]
+        toolbox = Toolbox(servers, tools.call_timeout, self._recording, tools.processes)
+        self._toolbox = self._tools.enter_context(self._portal.wrap_async_context_manager(toolbox))
+        self._broken = False
+
     def groups(self, source: TurnSource, numbers: Sequence[int], step: int, wave: str = "") -> list[Group]:
         """Roll out the tasks of these numbers, all episodes at once: one group each.
 
-        The sessions lie in ``step-NNNNNN/TASK-ROLLOUT`` under the folder. Raises what generation raises, such as
-        running out of memory.
+        The sessions lie in ``step-NNNNNN/TASK-ROLLOUT`` under the folder. Servers are started anew after one of them
+        died. Raises what generation raises, such as running out of memory, and ToolboxError where the tools cannot be
+        started again or fail in every episode of wave after wave.
         """
         size = self.config.grpo.group_size
         folder = self.folder / f"step-{step:06d}{wave}"
@@ -90,10 +104,26 @@ class Rollouts:
         # a copy of the task for each episode: episodes are told apart by identity
         tasks = [replace(self.tasks[number]) for number in numbers for _ in range(size)]
         names = [f"{number:05d}-{copy}" for number in numbers for copy in range(size)]
+        if self._broken:
+            logger.warning("step %d: the tool servers are started anew", step + 1)
+            self._open()
         made = self._portal.call(self._run, source, tasks, names, folder, step)
+        self._look_for_failures(made, folder)
         return [
             Group(number, step, tuple(made[place * size : (place + 1) * size])) for place, number in enumerate(numbers)
         ]
+
+    def _look_for_failures(self, made: Sequence[Trajectory], folder: Path) -> None:
+        """Count waves of which nothing was left. Raises ToolboxError after too many."""
+        failed = bool(made) and all(rollout.stop_reason == StopReason.TOOL_ERROR for rollout in made)
+        self._failed_waves = self._failed_waves + 1 if failed else 0
+        self._broken |= failed
+        if self._failed_waves > PATIENCE:
+            end = read_session(made[-1].session).end or {}
+            raise ToolboxError(
+                f"tools failed in every episode of {self._failed_waves} waves in a row: {end.get('error')} (sessions "
+                f"in {folder}); mend them and go on from the last checkpoint with --resume"
+            )
 
     async def _run(
         self, source: TurnSource, tasks: Sequence[Task], names: Sequence[str], folder: Path, step: int
@@ -137,6 +167,7 @@ class Rollouts:
             problem = str(error)
         try:
             session = read_session(one.folder)
+            self._broken |= any(event.get("error_class") == "died" for event in session.of_type("tool_result"))
             trace = read_trace(session)
             rewards = reward(trace, self.config.rewards)
             figures = figures_of(trace, one.episode, rewards)
