@@ -53,7 +53,7 @@ class Plan:
     learning_rate: float = 2e-4
 
 
-FULL = Plan(circle.Plan(sessions=240, steps=200, items=8, anomalies=5, phrases=0.06))
+FULL = Plan(circle.Plan(sessions=240, steps=200, items=8, anomalies=3, phrases=0.06))
 QUICK = Plan(circle.QUICK, tasks=8, held_out=3, steps=3, groups=2, group_size=4)
 
 
@@ -63,7 +63,7 @@ class MixedTeacher(Policy):
     """
 
     name = "mixed-teacher"
-    SKIPS_JUDGE, ASKS_TOO_LITTLE, SKIPS_MASK = 0.6, 0.4, 0.4
+    SKIPS_JUDGE, ASKS_TOO_LITTLE, SKIPS_MASK = 0.35, 0.65, 0.35
 
     def __init__(self, task: Task) -> None:
         self._planner, self._task = Planner(task), task
