@@ -2,10 +2,10 @@
 
     python -m benchmarks.reward_ablation START [--steps 30] [--seed 0] [--out DIR]
 
-START is a folder that ``examples/learn_by_acting.py --out`` left: its imitated model is the start of three trainings that
-differ in the reward's weights alone. Prints JSON: greedy held-out episodes before and after (score by both judges, turns,
-images, share of valid and of good episodes, and the reward with all its parts, whatever was trained on), and the calls
-of each tool over the last tenth of the steps.
+START is a folder that ``examples/learn_by_acting.py --out`` left: its imitated model is the start of three trainings
+that differ in the weights of the reward alone. Prints JSON: greedy held-out episodes before and after (score by both
+judges, turns, images, share of valid and of good episodes, and the reward with all its parts, whatever was trained on),
+and the calls of each tool over the last tenth of the steps.
 """
 
 from __future__ import annotations
@@ -30,8 +30,15 @@ VARIANTS = {
     "task + reflection": {"gamma": 0.0},
     "task + reflection + behaviour": {},
 }
-SHOWN = ("eval_score", "eval_mean_score", "eval_mean_turns", "eval_mean_images", "eval_valid_share", "eval_passed_share",
-         "eval_full_reward")  # fmt: skip
+SHOWN = (
+    "eval_score",
+    "eval_mean_score",
+    "eval_mean_turns",
+    "eval_mean_images",
+    "eval_valid_share",
+    "eval_passed_share",
+    "eval_full_reward",
+)
 
 
 def main() -> None:

@@ -2,11 +2,12 @@
 
     python examples/learn_by_acting.py [--quick] [--json] [--seed N] [--out DIR]
 
-The planner records sessions, and a tiny Qwen3-VL is fine-tuned on them, for so short a time that it speaks the protocol
-with many slips. Then it acts: groups of episodes of the same task, through the agent's own loop and tools, rewarded for
-the final image, for improvement and for how the tools were used (GRPO). Before and after, the agent runs greedily on
-photos that nobody trained on, and a judge that took no part in training scores what came of it. The whole takes a
-quarter of an hour on two cores, ``--quick`` some two minutes. Needs: pip install 'anomaly-agent[train]'
+Sessions come from teachers of mixed care: often they do not have an image judged, ask for a defect too faint and are
+content with it, or answer without a mask. A tiny Qwen3-VL is fine-tuned on them and imitates good and bad habits alike.
+Then it acts: groups of episodes of the same task, through the agent's own loop and tools, rewarded for the final image,
+for improvement and for how the tools were used (GRPO). Nobody tells it which habits pay. Before and after, the agent
+runs greedily on photos that it never trained on, and a judge that took no part in training scores what came of it. The
+whole takes a quarter of an hour on two cores, ``--quick`` some two minutes. Needs: pip install 'anomaly-agent[train]'
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import tempfile
 import time
@@ -26,6 +28,10 @@ from typing import Any
 import anyio
 import closed_circle as circle
 
+from agent.policies import Policy, Reply
+from agent.policies.planner import Planner
+from agent.policies.refine import step
+from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, render_turn
 from agent.task import Task
 from training.curves import points
 
@@ -47,8 +53,47 @@ class Plan:
     learning_rate: float = 2e-4
 
 
-FULL = Plan(circle.Plan(sessions=200, steps=120, items=8, anomalies=5))
+FULL = Plan(circle.Plan(sessions=240, steps=200, items=8, anomalies=3, phrases=0.06))
 QUICK = Plan(circle.QUICK, tasks=8, held_out=3, steps=3, groups=2, group_size=4)
+
+
+class MixedTeacher(Policy):
+    """The planner with careless habits, drawn anew for each task: it skips the judge, asks for too little and is
+    content with what comes, skips the mask.
+    """
+
+    name = "mixed-teacher"
+    SKIPS_JUDGE, ASKS_TOO_LITTLE, SKIPS_MASK = 0.35, 0.65, 0.35
+
+    def __init__(self, task: Task) -> None:
+        self._planner, self._task = Planner(task), task
+        draw = random.Random(f"habits {task.seed}")
+        self._skips_judge = draw.random() < self.SKIPS_JUDGE
+        self._asks_too_little = draw.random() < self.ASKS_TOO_LITTLE
+        self._skips_mask = draw.random() < self.SKIPS_MASK
+
+    async def next_turn(self, messages: Sequence[Message], signatures: Sequence[dict[str, Any]] = ()) -> Reply:
+        """The planner's turn, or what a careless teacher does instead."""
+        tools = [message.name for message in messages if message.role == "tool"]
+        image = 1 + tools.count("image_gen")
+        if self._skips_judge and tools and tools[-1] in ("image_gen", "mask_gen"):
+            if tools[-1] == "image_gen":
+                return _turn("The image looks fine. I find its mask.", ToolCall("mask_gen", {"anomaly_image": image}))
+            return _turn("The mask is there. That is it.", Answer("success", image, True, "made in one go"))
+        if tools and tools[-1] == "quality_eval" and self._asks_too_little:
+            return _turn("I am content with it. I find its mask.", ToolCall("mask_gen", {"anomaly_image": image}))
+        reply = await self._planner.next_turn(messages, signatures)
+        action = parse_turn(reply.text).action
+        if isinstance(action, ToolCall) and action.name == "mask_gen" and self._skips_mask:
+            return _turn("It passes. No mask is needed.", Answer("success", image, False, "made and judged"))
+        if isinstance(action, ToolCall) and action.name == "image_gen" and self._asks_too_little:
+            faint = step(str(action.arguments["prompt"]), size=-2, severity=-2).prompt
+            return _turn("I ask for a slight one.", ToolCall("image_gen", {"prompt": faint, "target_image": 1}))
+        return reply
+
+
+def _turn(thought: str, action: ToolCall | Answer) -> Reply:
+    return Reply(render_turn(Turn(thought, action)))
 
 
 def write_tasks(tasks: Sequence[Task], path: Path) -> Path:
@@ -111,9 +156,10 @@ def learn(plan: Plan, folder: Path, seed: int, say: Any) -> dict[str, Any]:
     circle.PASSES = PASSES
     say(f"recording {plan.imitate.sessions} sessions")
     sessions = folder / "sessions"
-    anyio.run(circle.record, circle.make_tasks(plan.imitate, folder / "photos", plan.imitate.sessions, 0), sessions)
+    tasks = circle.make_tasks(plan.imitate, folder / "photos", plan.imitate.sessions, 0)
+    anyio.run(circle.record, tasks, sessions, MixedTeacher)
     say(f"imitating them for {plan.imitate.steps} steps")
-    circle.train(plan.imitate, sessions, folder, circle.LONGEST)
+    circle.train(plan.imitate, sessions, folder, circle.LONGEST, 0)
     result = act(plan, folder, seed, say)
     return result | {"seconds": round(time.monotonic() - started, 1)}
 

@@ -38,6 +38,11 @@ def finished(folder: Path) -> Path:
     return next(run for run in runs(folder) if (read_session(run).end or {})["repairs"] == 0)
 
 
+def task_text(folder: Path) -> str:
+    """What the policy was told of the task."""
+    return next(str(m["content"]) for m in read_session(folder).of_type("message") if m["role"] == "user")
+
+
 def session_of(folder: Path) -> Session:
     return read_session(finished(folder))
 
@@ -51,6 +56,12 @@ def test_a_model_trained_for_seconds_finishes_its_episodes(circle: tuple[Path, d
     assert figures["episodes"] == len(runs(folder))
     assert figures["answered_share"] >= figures["valid_share"] > 0.5
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_model_is_given_its_tasks_in_the_words_it_was_trained_on(circle: tuple[Path, dict[str, Any]]) -> None:
+    folder, _ = circle
+    learned = {task_text(session) for session in (folder / "sessions" / "planner").iterdir()}
+    assert {task_text(run) for run in runs(folder)} == learned
 
 
 def test_the_served_model_left_a_whole_sample(circle: tuple[Path, dict[str, Any]]) -> None:

@@ -207,6 +207,57 @@ def test_episodes_that_run_side_by_side_share_batches(monkeypatch: pytest.Monkey
     assert max(sizes) == 4
 
 
+def test_a_batch_waits_for_prompts_that_are_being_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    def counted(prompts: Any, draws: Any) -> list[Generated]:
+        sizes.append(len(prompts))
+        return [Generated([5], [0.0], "stop") for _ in prompts]
+
+    batcher = Batcher(tiny_model(), encoder(), Sampling(0.0, 4), max_batch=8)
+    monkeypatch.setattr(batcher, "generate", counted)
+
+    async def act() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(LocalPolicy(batcher).next_turn, opening(text=f"Make scratch {number}."))
+
+    anyio.run(act)
+    assert sizes == [8]
+
+
+def test_a_prompt_that_cannot_be_encoded_keeps_no_batch_waiting() -> None:
+    batcher = Batcher(tiny_model(), encoder(), Sampling(0.0, 4))
+    refused: list[PolicyError] = []
+
+    async def fail() -> None:
+        try:
+            await LocalPolicy(batcher).next_turn(opening(text="a <|image_pad|> in the text"))
+        except PolicyError as error:
+            refused.append(error)
+
+    async def act() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(LocalPolicy(batcher).next_turn, opening())
+            group.start_soon(fail)
+
+    anyio.run(act)
+    assert len(refused) == 1
+    assert batcher.encoder.under_way == 0
+
+
+def test_the_beginning_that_rollouts_share_is_encoded_once_and_never_altered() -> None:
+    shared = encoder()
+    first, second = shared.encode(opening()), shared.encode(opening())
+    assert first == second
+    assert first.patches[0] is second.patches[0]
+    first.ids.append(1)
+    first.pictures.clear()
+    assert shared.encode(opening()) == second
+    other = shared.encode(opening(size=(32, 32)))
+    assert other.grids != second.grids
+
+
 def test_an_error_of_one_batch_reaches_every_episode_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     from training import local_policy
 

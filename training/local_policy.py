@@ -46,8 +46,9 @@ class TurnSource(Protocol):
 class Batcher:
     """Generates the turns of many episodes together: whoever comes first serves everyone who is waiting.
 
-    ``max_batch`` bounds one batch; others wait for the next. ``room`` is the most tokens that a prompt and its turn may
-    have together. ``failure`` is what generation raised last: an episode cannot tell whether it is its own.
+    ``max_batch`` bounds one batch; others wait for the next. A batch that is not full waits for prompts that are being
+    encoded: they come at once, and would have to wait for its end. ``room`` is the most tokens that a prompt and its
+    turn may have together. ``failure`` is what generation raised last: an episode cannot tell whether it is its own.
     """
 
     def __init__(self, model: Any, encoder: Encoder, sampling: Sampling, max_batch: int = 8) -> None:
@@ -73,6 +74,8 @@ class Batcher:
             async with self._lock:
                 await anyio.sleep(0)  # lets episodes that go on in the same moment join
                 while request.result is None:
+                    while self.encoder.under_way and len(self._waiting) < self.max_batch:
+                        await self.encoder.one_done()
                     await self._serve()
             return request.result
         finally:
@@ -134,7 +137,7 @@ class LocalPolicy(Policy):
         encoded, or does not fit the model's context.
         """
         started = time.perf_counter()
-        self._take(messages)
+        await self._take(messages)
         prompt = tuple(self.encoded.ids)
         if len(prompt) + self._batcher.sampling.max_new_tokens > self._room:
             raise PolicyError(f"the conversation of {len(prompt)} tokens leaves no room in {self._room}")
@@ -157,13 +160,13 @@ class LocalPolicy(Policy):
         )
         return Reply(text, call)
 
-    def _take(self, messages: Sequence[Message]) -> None:
+    async def _take(self, messages: Sequence[Message]) -> None:
         """Encode what is new in the conversation."""
         known = len(self._seen)
         if [(m.role, m.content) for m in messages[:known]] != [(m.role, m.content) for m in self._seen]:
             raise PolicyError("the conversation is not the one that this policy began: use one policy an episode")
         try:
-            piece = self._batcher.encoder.encode(messages[known:], after_turn=known > 0)
+            piece = await self._batcher.encoder.encode_aside(messages[known:], after_turn=known > 0)
         except EncodingError as error:
             raise PolicyError(str(error)) from error
         self.encoded += replace(piece, ids=[])

@@ -7,7 +7,7 @@ turn may cost at most.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
 from agent.protocol import Message
@@ -48,7 +48,8 @@ class ModelCall:
     logprobs: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The fields by name; ids are not copied one by one, as ``asdict`` would."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 Every call of a tool is one line in FILE, written when the call arrives, and so is every start of the server.
 OPTIONS, comma-separated: ``price:0.04`` (US dollars a call, told in the tool's ``_meta`` and charged),
 ``price:unknown``, ``version:B``, ``wait:2.5`` (seconds that a call takes without using the CPU), ``until:FILE`` (waits
-until the file exists), ``refuse:1`` (declines the first call, which costs all the same), ``limit:1`` (the first call
-fails for too many requests), ``dies`` (the server ends at the first call), ``strict`` (a judge that is never content),
-``instant`` (answers without looking: for measuring everything but the tools).
+until the file exists), ``held:FILE`` (the first call waits so), ``together:32`` (no call is answered before so many
+have arrived), ``refuse:1`` (declines the first call, which costs all the same), ``limit:1`` (the first call fails for
+too many requests), ``dies`` (the server ends at the first call), ``strict`` (a judge that is never content),
+``instant`` (answers without looking: for measuring everything but the tools). Counts are those of one process.
 """
 
 from __future__ import annotations
@@ -44,13 +45,25 @@ def paid(spec: ToolSpec, options: dict[str, str], calls: Path) -> ToolSpec:
             tool.fn = charged(tool.fn, store)
         return tools
 
+    arrived, whole = 0, anyio.Event()
+
+    async def wait() -> None:
+        """As long as the options say."""
+        nonlocal arrived
+        arrived += 1
+        gates = [options[name] for name in ("until", "held") if name in options and (name == "until" or arrived == 1)]
+        if arrived >= int(options.get("together", 0)):
+            whole.set()
+        await whole.wait()
+        await anyio.sleep(float(options.get("wait", 0)))
+        while not all(Path(gate).exists() for gate in gates):
+            await anyio.sleep(0.01)
+
     def charged(call: Callable[..., Any], store: Store) -> Callable[..., Any]:
         async def run(**arguments: Any) -> Any:
             with open(calls, "a", encoding="utf-8") as stream:
                 stream.write(f"{spec.name}\n")
-            await anyio.sleep(float(options.get("wait", 0)))
-            while "until" in options and not Path(options["until"]).exists():
-                await anyio.sleep(0.01)
+            await wait()
             if "dies" in options:
                 os._exit(7)
             for kind, said in (("refuse", "refused"), ("limit", "rate_limited")):
