@@ -1,6 +1,7 @@
 """``python -m evaluation compare --data DIR``: what is synthetic defect data worth to a detector?
 
-``masks`` and ``judge`` measure two of the tools on real defects (masks_report.py, judge_report.py).
+``masks`` and ``judge`` measure two of the tools on real defects (masks_report.py, judge_report.py), and ``fit`` fits a
+judge to them (fit.py).
 
 Progress goes to stderr, the result to stdout. Exit code 0 where it was measured, 2 for input that cannot be used.
 """
@@ -19,7 +20,7 @@ from typing import Any, Literal
 
 import cv2
 
-from evaluation import judge_report, masks_report
+from evaluation import fit, judge_report, masks_report
 from evaluation.cells import Cell, CellStore
 from evaluation.compare import Settings, compare
 from evaluation.data import choose, find_categories
@@ -62,6 +63,7 @@ def parser_of() -> argparse.ArgumentParser:
     add.set_defaults(run=run_compare)
     masks_report.add_parser(commands)
     judge_report.add_parser(commands)
+    fit.add_parser(commands)
     return parser
 
 

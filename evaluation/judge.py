@@ -1,8 +1,8 @@
 """``python -m evaluation judge``: does the judge tell real defects from broken edits?
 
 Real defects against their painted-over twins (``pairs.py``), and broken edits of the same twins (``broken.py``), scored
-by quality_eval's local backend as users call it: folder names as item and type, the profile from the knowledge base.
-``judge_report.py`` is the command and sums up.
+by one of quality_eval's backends without a model as users call it: folder names as item and type, the profile from the
+knowledge base. ``judge_report.py`` is the command and sums up.
 """
 
 from __future__ import annotations
@@ -11,18 +11,29 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from evaluation.broken import KINDS, break_photo, find_object
 from evaluation.data import Image, images_in, read_image
-from evaluation.pairs import Choice, real_pairs, seeded
+from evaluation.pairs import Choice, paint_over, real_pairs, seeded
 from evaluation.sheets import fit, tile
 from mcp_servers.knowledge.catalogue import UnknownAnomalyType, profile_for
 from mcp_servers.knowledge.families import DefectProfile
-from mcp_servers.quality_eval.local import evaluate
+from mcp_servers.quality_eval import statistics
+from mcp_servers.quality_eval.local import Verdict, evaluate
 
+Judge: TypeAlias = Callable[[Image, Image, str, str, DefectProfile | None], Verdict]
+
+JUDGES: dict[str, Judge] = {
+    "local": evaluate,
+    "statistics": lambda normal, anomaly, item, kind, _: statistics.evaluate(normal, anomaly, item, kind),
+}
+"""Backends of quality_eval without a model."""
 REAL = "real"
+PAINTABLE = frozenset(KINDS) - {"invisible", "recoloured", "nothing"}
+"""Broken edits whose good photo can be painted over like a real defect's; of the others too little or all changed."""
 SHOWN = 6
 """Pairs of a category in its contact sheet, each with all its broken edits."""
 
@@ -47,8 +58,17 @@ class Judgements:
     tiles: dict[str, list[Image]]
 
 
-def measure(folders: Sequence[Path], choice: Choice, say: Callable[[str], None]) -> Judgements:
-    """Judge every chosen pair of the categories, and its broken edits. Raises EvaluationError."""
+def measure(
+    folders: Sequence[Path],
+    choice: Choice,
+    say: Callable[[str], None],
+    judge: str = "local",
+    paint_broken: bool = False,
+) -> Judgements:
+    """Have every chosen pair, and its broken edits, judged by one of `JUDGES`. Raises EvaluationError.
+
+    paint_broken: the good photo of a broken edit is painted over where it differs, as that of a real defect is.
+    """
     out = Judgements([], [], {})
     for folder in folders:
         other = stranger(folder)
@@ -63,8 +83,9 @@ def measure(folders: Sequence[Path], choice: Choice, say: Callable[[str], None])
                 if broken is not None:
                     edits[name] = broken
             for name, photo in edits.items():
+                normal = twin_of(pair.normal, photo) if paint_broken and name in PAINTABLE else pair.normal
                 start = time.perf_counter()
-                verdict = evaluate(pair.normal, photo, pair.category, pair.kind, profile)
+                verdict = JUDGES[judge](normal, photo, pair.category, pair.kind, profile)
                 out.seconds.append(time.perf_counter() - start)
                 out.verdicts.append(Judged(pair.category, pair.kind, name, verdict.score, verdict.passed))
                 if number < SHOWN:
@@ -89,3 +110,8 @@ def known_profile(item: str, kind: str) -> DefectProfile | None:
         return profile_for(item, kind)
     except UnknownAnomalyType:
         return None
+
+
+def twin_of(normal: Image, edited: Image) -> Image:
+    """The edited photo painted over where it differs from the good one: the good photo that a real pair would have."""
+    return paint_over(edited, np.asarray((normal != edited).any(axis=2)))

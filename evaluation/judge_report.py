@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.broken import KINDS
-from evaluation.judge import REAL, Judged, Judgements, measure
+from evaluation.judge import JUDGES, REAL, Judged, Judgements, measure
 from evaluation.metrics import auroc
 from evaluation.pairs import add_options
 from evaluation.reporting import report
@@ -22,15 +23,24 @@ def add_parser(commands: Any) -> None:
     """Register the command with argparse's sub-parsers."""
     parser = commands.add_parser("judge", help="measure how well quality_eval tells real defects from broken edits")
     add_options(parser)
+    parser.add_argument(
+        "--judge", choices=list(JUDGES), default="local", help="backend of quality_eval (default local)"
+    )
+    parser.add_argument(
+        "--paint-broken",
+        action="store_true",
+        help="paint the good photos of broken edits over too, so that what painting leaves cannot tell them apart",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> str:
     """Measure, write what was asked for, and return what is printed. Raises EvaluationError."""
-    return report(options, measure, summarise, to_markdown, write_report)
+    judge = partial(measure, judge=options.judge, paint_broken=options.paint_broken)
+    return report(options, judge, partial(summarise, judge=options.judge), to_markdown, write_report)
 
 
-def summarise(judged: Judgements) -> dict[str, Any]:
+def summarise(judged: Judgements, judge: str = "local") -> dict[str, Any]:
     """Plain data over all photos, each counting the same, and the same for each category.
 
     ``auc``: chance that a real defect scores above a broken edit, ties half; ``by_kind``: against one kind of broken
@@ -38,6 +48,7 @@ def summarise(judged: Judgements) -> dict[str, Any]:
     """
     names = dict.fromkeys(v.category for v in judged.verdicts)
     return {
+        "judge": judge,
         **figures(judged.verdicts),
         "seconds_per_image": round(fmean(judged.seconds), 4),
         "categories": {name: figures([v for v in judged.verdicts if v.category == name]) for name in names},
@@ -74,7 +85,7 @@ def passed(verdicts: Sequence[Judged]) -> float:
 
 def to_markdown(summary: dict[str, Any]) -> str:
     """AUC overall and for each kind of broken edit, and what passes, by category."""
-    lines = ["# Real defects against broken edits: AUC x 100", ""]
+    lines = [f"# Real defects against broken edits, judge {summary['judge']}: AUC x 100", ""]
     lines.append(f"Photos: {summary['photos']}; masks widened by {summary['dilate']} px before painting over.")
     lines += ["", "| category | all | " + " | ".join(KINDS) + " | real pass, % | broken pass, % |"]
     lines.append("|---" * (len(KINDS) + 4) + "|")

@@ -73,13 +73,18 @@ class Choice:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that ``masks`` and ``judge`` share."""
+    add_choice(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the table, a plot and contact sheets there")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """The options that say which pairs."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="real photos in MVTec layout")
     parser.add_argument("--category", action="append", default=[], metavar="NAME", help="only this one (repeatable)")
     parser.add_argument("--half", choices=HALVES, default="all", help="every second photo of a kind (default: all)")
     parser.add_argument("--limit", type=int, default=20, metavar="N", help="first N of a kind, 0 for all (default 20)")
     parser.add_argument("--dilate", type=int, default=0, metavar="PX", help="widen the masks before painting them over")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the table, a plot and contact sheets there")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
 
 
 def choice_of(options: argparse.Namespace) -> Choice:

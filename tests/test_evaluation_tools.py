@@ -1,9 +1,10 @@
-"""``python -m evaluation masks`` and ``judge`` end to end on a data set made on the spot."""
+"""``python -m evaluation masks``, ``judge`` and ``fit`` end to end on a data set made on the spot."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,7 +14,10 @@ from evaluation.__main__ import main
 from evaluation.broken import KINDS, break_photo, find_object
 from evaluation.conditions import CONDITIONS, edit, moved
 from evaluation.data import Image, Mask
-from evaluation.pairs import Choice, paint_over, seeded
+from evaluation.pairs import Choice, paint_over, real_pairs, seeded
+from mcp_servers.quality_eval.statistics.features import measure as statistics_of
+from mcp_servers.quality_eval.statistics.regression import share
+from mcp_servers.quality_eval.statistics.weights import LOOK, PLACE
 from tests.conftest import make_photo
 
 
@@ -95,6 +99,39 @@ def test_the_judge_is_measured_against_every_kind_of_broken_edit(
     assert summary["limit"] == 2
     assert {path.name for path in out.iterdir()} == {"judge.json", "judge.md", "judge.png", "judge-plate.png"}
     assert result(capsys, *common)["by_kind"] == summary["by_kind"]
+
+
+def test_the_other_judge_is_measured_too_and_painting_over_does_not_help_it(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["judge", "--data", str(data), "--category", "plate", "--limit", "2", "--json", "--judge", "statistics"]
+    plain, painted = result(capsys, *common), result(capsys, *common, "--paint-broken")
+    assert plain["judge"] == "statistics"
+    assert plain["auc"] > 0.8
+    assert painted["auc"] > plain["auc"] - 0.1
+    assert painted["by_kind"] != plain["by_kind"]
+    assert plain["by_kind"]["nothing"] == painted["by_kind"]["nothing"] == 1
+
+
+def test_the_other_judge_is_fitted_by_a_command_that_gives_the_same_module_each_time(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["fit", "--data", str(data), "--limit", "2"]
+    for name in ("one.py", "two.py"):
+        assert main([*common, "--out", str(tmp_path / name)]) == 0
+        assert "fitted to 4 real defects and " in capsys.readouterr().out
+    text = (tmp_path / "one.py").read_text()
+    assert text == (tmp_path / "two.py").read_text()
+    written: dict[str, Any] = {}
+    exec(text, written)
+    assert set(written["PLACE"].terms) == set(PLACE.terms)
+    assert set(written["LOOK"].terms) == set(LOOK.terms)
+    pair = next(real_pairs(data / "plate", Choice(limit=1)))
+    figures = statistics_of(pair.normal, pair.anomaly)
+    assert figures.place
+    assert share(written["PLACE"].log_odds(figures.place)) > 0.5
+    assert main([*common, "--out", str(tmp_path / "none" / "x.py")]) == 2
+    assert "cannot be written to" in capsys.readouterr().err
 
 
 def test_without_json_both_print_a_table(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,13 +255,26 @@ def test_another_judge_scores_the_recorded_images_over_mcp_and_shows_flattery(
     assert "cannot be read" in again["refused"]["problem"]
 
 
+def test_a_judge_of_another_kind_scores_what_the_judge_local_rewarded(
+    samples: dict[str, Path], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = rescore(capsys, samples["single"], "--judge", "statistics")["single"]
+    assert other["status"] == "appended"
+    assert other["judge"].startswith("statistics ")
+    assert 0 <= other["rewards"]["task"] <= 1
+    assert other["rewards"]["task"] != pytest.approx(other["recorded_task"], abs=0.001)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["nowhere"], "no session in nowhere: name folders"),
         ([".", "--config", "absent.toml"], "absent.toml cannot be used"),
         (["{single}", "--judge-model", "x"], "name the backend too"),
-        (["{single}", "--judge", "nosuch"], "--judge nosuch: no such backend; choose one of local, gemini, openai"),
+        (
+            ["{single}", "--judge", "nosuch"],
+            "--judge nosuch: no such backend; choose one of local, statistics, gemini, openai",
+        ),
         (["{single}", "--judge", "local+local"], "--judge local+local: no such backend"),
     ],
 )

@@ -18,6 +18,7 @@ from mcp_servers.backends import BackendChoice
 from mcp_servers.errors import BackendError
 from mcp_servers.knowledge.catalogue import UnknownAnomalyType, check_name, profile_for
 from mcp_servers.knowledge.families import DefectProfile
+from mcp_servers.quality_eval import statistics
 from mcp_servers.quality_eval.advice import joined
 from mcp_servers.quality_eval.local import evaluate
 from mcp_servers.quality_eval.local.verdict import Verdict
@@ -26,6 +27,8 @@ from mcp_servers.threads import compute
 from mcp_servers.vlm import Answer, parts_of
 from mcp_servers.vlm.choosing import notes_on_price
 
+OFFLINE = ("local", "statistics")
+"""Judges without a model: no key, no network, no cost."""
 DISAGREEMENT = 2.0
 """Difference of two judges' scores (0-10) above which a note tells of it."""
 
@@ -50,7 +53,7 @@ async def rule(
 ) -> Ruling:
     """Have an edit judged by every backend of ``choice`` ("local+openai"); photos (H, W, 3) uint8 RGB of one size.
 
-    The local judge comes first, so that a task it cannot take costs nothing; services are asked at the same time.
+    Judges without a model come first, so that a task they cannot take costs nothing; services are asked all at once.
     Raises ToolInputError for names that a judge cannot take and BackendError where one fails, with the cost of all.
     """
     parts = parts_of(choice)
@@ -67,10 +70,14 @@ async def rule(
     for part in parts:
         if part.name == "local":
             task = partial(evaluate, normal, anomaly, item_name, anomaly_type, profile, threshold)
-            answers["local"] = Answer(await compute(task), 0.0, 0)
+        elif part.name == "statistics":
+            task = partial(statistics.evaluate, normal, anomaly, item_name, anomaly_type, threshold)
+        else:
+            continue
+        answers[part.name] = Answer(await compute(task), 0.0, 0)
     async with anyio.create_task_group() as group:
         for part in parts:
-            if part.name != "local":
+            if part.name not in OFFLINE:
                 group.start_soon(hear, part)
     cost = sum(answer.cost_usd for answer in answers.values()) + sum(error.cost_usd for error in failures)
     if failures:

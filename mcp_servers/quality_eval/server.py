@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
 from mcp_servers.fingerprint import local_version
 from mcp_servers.quality_eval.model import PICTURES
-from mcp_servers.quality_eval.panel import rule
+from mcp_servers.quality_eval.panel import OFFLINE, rule
 from mcp_servers.serving import IMAGE_ARGUMENT, make_tool
 from mcp_servers.store import Store, same_scale_views
 from mcp_servers.threads import compute
@@ -39,15 +39,15 @@ class Evaluation(BaseModel):
     anomaly_image: str = Field(description="handle of the judged image")
     normal_image: str = Field(description="handle of the original photo")
     backend: str
-    model: str = Field(description="the model that judged, empty for the built-in judge")
+    model: str = Field(description="the model that judged, empty for the built-in judges")
     cost_usd: float = Field(description="US dollars")
     seconds: float
 
 
 def facts(choice: BackendChoice) -> BackendFacts:
     """What clients are told of the chosen backend."""
-    if choice.name == "local":
-        return BackendFacts(version=local_version("quality_eval", "mask_gen"))
+    if set(choice.name.split("+")) <= set(OFFLINE):
+        return BackendFacts(name=choice.name, version=local_version("quality_eval", "mask_gen"))
     return facts_of("quality_eval", "judge", choice, PICTURES)
 
 
@@ -92,4 +92,6 @@ def tools(store: Store, choice: BackendChoice) -> list[Tool]:
     return [make_tool(quality_eval, title="Judge the result", read_only=True, structured=True, backend=backend)]
 
 
-SPEC = ToolSpec("quality_eval", role="judge", backends=("local", "gemini", "openai"), build=tools, combines=True)
+SPEC = ToolSpec(
+    "quality_eval", role="judge", backends=("local", "statistics", "gemini", "openai"), build=tools, combines=True
+)

@@ -1,0 +1,179 @@
+"""``python -m evaluation fit``: fit quality_eval's judge ``statistics`` to real defects against broken edits.
+
+Two logistic regressions over figures and their squares, by Newton's method with a ridge: one of place, one of look.
+Each category, and in it each kind of edit, weighs the same. Every broken edit is shown twice, the second time with its
+good photo painted over where it differs, as the good photos of the real defects are: what painting leaves behind cannot
+tell them apart. The result is a module of constants.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.broken import KINDS, break_photo, find_object
+from evaluation.data import Image
+from evaluation.errors import EvaluationError
+from evaluation.judge import PAINTABLE, REAL, stranger, twin_of
+from evaluation.pairs import Choice, RealPair, add_choice, choice_of, find_masked, real_pairs, say, seeded
+from evaluation.shaped import shaped_edits
+from mcp_servers.quality_eval.statistics.features import measure
+from mcp_servers.quality_eval.statistics.regression import CLIP
+
+Floats = NDArray[np.float64]
+
+MISPLACED = ("off_object", "floating", "huge", "moved_off")
+"""Kinds of edits that show the regression of place what is wrong; the others show it to the regression of look."""
+BOTH = ("huge",)
+"""Kinds that show it to both."""
+RIDGE = 3.0
+LEAST_SPREAD = 1e-3
+TYPICAL, WEAK = 0.9, 0.7
+"""Share of a score's 5 points that the middle real defect gets, and the one that nine of ten surpass."""
+DRAWN = ("pcb_deeppcb",)
+"""Categories on which a flat filling is what real defects look like: two grey levels."""
+TARGET = Path(__file__).resolve().parents[1] / "mcp_servers" / "quality_eval" / "statistics" / "weights.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One edit with its figures."""
+
+    category: str
+    edit: str
+    place: dict[str, float]
+    look: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A regression: centre, spread and two weights of each figure by name, and the offset."""
+
+    offset: float
+    terms: dict[str, tuple[float, float, float, float]]
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command with argparse's sub-parsers."""
+    parser = commands.add_parser("fit", help="fit quality_eval's judge 'statistics' to real defects")
+    add_choice(parser)
+    parser.add_argument(
+        "--out", type=Path, default=TARGET, metavar="FILE", help="module to write (default: the judge's)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> str:
+    """Fit, write the module, and return what is printed. Raises EvaluationError."""
+    choice = choice_of(options)
+    found = [example for folder in find_masked(options.data, options.category) for example in examples(folder, choice)]
+    real = sum(example.edit == REAL for example in found)
+    place, look = (fit(found, head) for head in ("place", "look"))
+    try:
+        options.out.write_text(module(place, look), encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(
+            f"--out {options.out} cannot be written to ({error.strerror}): name another file"
+        ) from error
+    return f"{options.out}: fitted to {real} real defects and {len(found) - real} broken edits\n"
+
+
+def examples(folder: Path, choice: Choice) -> Iterator[Example]:
+    """Every chosen real defect of a category and its broken edits, where anything is seen of them."""
+    other, count = stranger(folder), 0
+    for pair in real_pairs(folder, choice):
+        for edit, normal, photo in edits_of(pair, other):
+            figures = measure(normal, photo)
+            if figures.place is not None and figures.look is not None:
+                count += 1
+                yield Example(pair.category, edit, figures.place, figures.look)
+    say(f"{folder.name}: {count} examples")
+
+
+def edits_of(pair: RealPair, other: Image) -> Iterator[tuple[str, Image, Image]]:
+    """Kind, good photo and edited photo: the real defect, and every broken edit that can be made of its twin."""
+    part = find_object(pair.normal)
+    yield REAL, pair.normal, pair.anomaly
+    for name in KINDS:
+        broken = break_photo(name, pair.normal, part, other, seeded(pair.category, pair.kind, pair.index, name))
+        if broken is None:
+            continue
+        yield name, pair.normal, broken
+        if name in PAINTABLE:
+            yield name, twin_of(pair.normal, broken), broken
+    shaped = shaped_edits(pair, part, other, seeded(pair.category, pair.kind, pair.index, "shaped"))
+    for name, photo in shaped.items():
+        if pair.category not in DRAWN or name == "moved_off":
+            yield name, pair.normal, photo
+
+
+def fit(found: Sequence[Example], head: str) -> Fitted:
+    """One regression, scaled so that scores spread over real defects. Raises EvaluationError where a side is empty."""
+    used = [e for e in found if e.edit == REAL or e.edit in BOTH or (e.edit in MISPLACED) == (head == "place")]
+    truth = np.array([e.edit == REAL for e in used], bool)
+    if not truth.any() or truth.all():
+        raise EvaluationError(f"{head}: nothing to tell apart: give categories with real defects that can be seen")
+    rows = [e.place if head == "place" else e.look for e in used]
+    names = list(rows[0])
+    values = np.array([[row[name] for name in names] for row in rows])
+    centre, spread = np.median(values[truth], axis=0), values[truth].std(axis=0) + LEAST_SPREAD
+    standard = np.clip((values - centre) / spread, -CLIP, CLIP)
+    design = np.hstack([standard, standard**2, np.ones((len(used), 1))])
+    weights = newton(design, truth.astype(np.float64), importance(used, truth))
+    odds = design[truth] @ weights
+    high, low = np.log(TYPICAL / (1 - TYPICAL)), np.log(WEAK / (1 - WEAK))
+    weak = float(np.percentile(odds, 10))
+    unit = max(1e-6, (float(np.median(odds)) - weak) / (high - low))
+    linear, square = weights[: len(names)] / unit, weights[len(names) : -1] / unit
+    terms = zip(centre, spread, linear, square, strict=True)
+    return Fitted(
+        round(float((weights[-1] - weak) / unit + low), 4),
+        {name: (round(float(a), 4), round(float(b), 4), round(float(c), 4), round(float(d), 4))
+         for name, (a, b, c, d) in zip(names, terms, strict=True)},
+    )  # fmt: skip
+
+
+def importance(used: Sequence[Example], truth: NDArray[np.bool_]) -> Floats:
+    """(N,) weights: each category and kind of edit the same, real and broken the same, N in all."""
+    sizes = Counter((e.category, e.edit) for e in used)
+    weights = np.array([1 / sizes[e.category, e.edit] for e in used])
+    for side in (truth, ~truth):
+        weights[side] *= len(used) / 2 / weights[side].sum()
+    return weights
+
+
+def newton(design: Floats, truth: Floats, importance: Floats) -> Floats:
+    """Weights (D,) of a logistic regression over ``design`` (N, D) with a ridge on all but the last, the offset."""
+    weights = np.zeros(design.shape[1])
+    ridge = RIDGE * np.eye(len(weights))
+    ridge[-1, -1] = 1e-6
+    for _ in range(50):
+        chance = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        slope = design.T @ (importance * (chance - truth)) + ridge @ weights
+        bend = (design * (importance * chance * (1 - chance))[:, None]).T @ design + ridge
+        step = np.linalg.solve(bend, slope)
+        weights = weights - step
+        if float(np.abs(step).max()) < 1e-8:
+            break
+    return np.asarray(weights, np.float64)
+
+
+def module(place: Fitted, look: Fitted) -> str:
+    """The constants as a module."""
+    lines = [
+        '"""Weights of the two regressions, written by ``python -m evaluation fit``; not to be edited by hand."""',
+        "",
+    ]
+    lines += ["from mcp_servers.quality_eval.statistics.regression import Head, Term"]
+    for name, fitted in (("PLACE", place), ("LOOK", look)):
+        lines += ["", f"{name} = Head(", f"    offset={fitted.offset},", "    terms={"]
+        lines += [f'        "{term}": Term({", ".join(map(str, values))}),' for term, values in fitted.terms.items()]
+        lines += ["    },", ")"]
+    return "\n".join(lines) + "\n"
