@@ -115,6 +115,7 @@ def act(plan: Plan, folder: Path, seed: int, say: Any, extra: Sequence[str] = ()
         "held_out.episodes": plan.held_out,
         "held_out.every": plan.steps,
         "held_out.max_new_tokens": 400,
+        "held_out.judge": "statistics",  # the built-in judge "local" rewards
         "tools.recording": folder / "tool-results",
         "grpo.groups": plan.groups,
         "grpo.group_size": plan.group_size,
