@@ -12,7 +12,9 @@ looking, so that the wait and the project's own work are what remains.
 
 Prints JSON. ``ratio`` of ours: wall time over the longest rollout of the same step; of TRL: over the seconds that the
 tools of its slowest episode took, which has to wait for all others'. ``wall_over_ideal``: over what this machine could
-do at best, the larger of one wait and of all CPU seconds over the cores. ``tool_s``: seconds of all calls together;
+do at best, the larger of one wait and of all CPU seconds over the cores. Where the CPU is what bounds a step, all of
+its episodes are slow together and ``ratio`` stays near 1: it tells waiting for one another, ``wall_over_ideal`` the
+rest. ``trl_over_ours``: TRL's wall time over the median of ours. ``tool_s``: seconds of all calls together;
 ``batches``: how often turns were generated; ``taken_s_over_cores``: CPU time that other programs took meanwhile (0 on
 an idle machine), ``idle_s_over_cores``: what nobody took. Of ours, the least and the median of each figure over
 ``--repeat`` steps; generating and TRL are measured once.
@@ -98,6 +100,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             report[name] = in_short(steps)
     if not options.no_trl:
         report["trl"] = through_trl(tasks, command, options, model, processor, folder)
+        report["trl_over_ours"] = round(report["trl"]["wall_s"] / report["ours"]["wall_s"]["median"], 2)
     return report
 
 
