@@ -25,6 +25,7 @@ import anyio
 from agent.episode import Episode
 from agent.loop import run_episode
 from agent.policies.pictures import IMAGE_SIDE
+from agent.replay import Recording
 from agent.session import SessionError, SessionWriter
 from agent.task import StopReason, Task
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
@@ -94,16 +95,23 @@ def drawn(examples: Sequence[Example], episodes: int) -> list[Example]:
 
 
 def measure(
-    batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str = "local", backends: Sequence[str] = ()
+    batcher: Batcher,
+    tasks: Sequence[Task],
+    folder: Path,
+    label: str = "local",
+    backends: Sequence[str] = (),
+    recording: Recording | None = None,
 ) -> HeldOut:
     """Run the tasks and record their sessions in ``folder``, which must not hold any.
 
     ``backends``: which ones the tools use, as ``python -m mcp_servers`` takes them; local where none is named.
+    ``recording``: where their results are kept and taken from.
 
     Raises ToolboxError where no episode could be run for want of tools, SessionError or OSError of the log.
     """
+    servers = [builtin_server(sorted({Path(task.image).parent for task in tasks}), backends)]
     try:
-        episodes = anyio.run(_run_all, batcher, tasks, folder, label, backends)
+        episodes = anyio.run(_run_all, batcher, tasks, folder, label, Toolbox(servers, recording=recording))
     except* (ToolboxError, SessionError, OSError) as failures:
         raise _first(failures) from None
     ran = [episode for episode in episodes if episode.stop_reason is not StopReason.TOOL_ERROR]
@@ -132,10 +140,7 @@ def _first(failures: BaseExceptionGroup[Any]) -> BaseException:
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
-async def _run_all(
-    batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str, backends: Sequence[str]
-) -> list[Episode]:
-    photos = sorted({Path(task.image).parent for task in tasks})
+async def _run_all(batcher: Batcher, tasks: Sequence[Task], folder: Path, label: str, tools: Toolbox) -> list[Episode]:
     episodes = [Episode(task) for task in tasks]
     limit = anyio.CapacityLimiter(AT_ONCE)
 
@@ -145,7 +150,7 @@ async def _run_all(
                 policy = LocalPolicy(batcher, label, seed=number)
                 await run_episode(tasks[number], policy, toolbox, session, episode=episodes[number])
 
-    async with Toolbox([builtin_server(photos, backends)]) as toolbox, anyio.create_task_group() as group:
+    async with tools as toolbox, anyio.create_task_group() as group:
         for number in range(len(tasks)):
             group.start_soon(run, number, toolbox)
     return episodes

@@ -37,7 +37,7 @@ class BatchPlan:
         """A batch of as many groups as there are task numbers, of which the last make room for replayed ones."""
         draw = Random(f"{self._seed} {step}")
         wanted = len(numbers)
-        replayed = self.buffer.draw(round(self._share * wanted), step, draw) if self.buffer.size else []
+        replayed = self.buffer.draw(_whole(self._share * wanted, draw), step, draw) if self.buffer.size else []
         batch = Batch(make(numbers[: wanted - len(replayed)]))
         batch.made += batch.groups
         if self._grpo.filter_zero_advantage:
@@ -66,3 +66,8 @@ class BatchPlan:
             known = {(group.task, group.step) for group in (*batch.groups, *replayed)}
             for place, group in zip(idle, self.buffer.draw(len(idle), step, draw, known), strict=False):
                 batch.groups[place] = group
+
+
+def _whole(share: float, draw: Random) -> int:
+    """A whole number whose mean over many steps is the share."""
+    return int(share) + (draw.random() < share - int(share))

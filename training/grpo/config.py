@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from agent.mcp_client import BACKEND_ROLES
-from agent.replay import Mode
+from agent.replay import Mode, Recording
 from agent.task import Task
 from training.config import Count, Folder, LoraSection, ModelSection, Section, Share
 from training.reward_config import RewardConfig, RewardConfigError, reward_config
@@ -67,6 +67,10 @@ class ToolsSection(Section):
         if "mode" in self.model_fields_set and self.recording is None:
             raise ValueError(f"mode {self.mode.value} needs a recording: name its folder with tools.recording")
         return self
+
+    def make_recording(self) -> Recording | None:
+        """The recording, for one run of tools; None where nothing is recorded."""
+        return Recording(self.recording.resolve(), self.mode) if self.recording else None
 
     @property
     def arguments(self) -> list[str]:

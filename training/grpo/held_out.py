@@ -35,7 +35,7 @@ def measure_held_out(config: GrpoConfig, batcher: Batcher, tasks: Sequence[Task]
     """
     if folder.exists():  # measured before, and resumed from an earlier checkpoint
         shutil.rmtree(folder)
-    result = measure(batcher, tasks, folder, config.output.name, config.tools.arguments)
+    result = measure(batcher, tasks, folder, config.output.name, config.tools.arguments, config.tools.make_recording())
     reported = anyio.run(_report, config, folder)
     return {f"eval_{name}": value for name, value in {**result.figures(), **reported}.items()}
 
@@ -43,7 +43,8 @@ def measure_held_out(config: GrpoConfig, batcher: Batcher, tasks: Sequence[Task]
 async def _report(config: GrpoConfig, folder: Path) -> dict[str, float]:
     """The reporting judge's figures of the episodes in a folder, appended to their sessions."""
     rewards, own, full, scores = [], [], [], []
-    async with Toolbox([builtin_server([], config.held_out.arguments)]) as toolbox:
+    servers = [builtin_server([], config.held_out.arguments)]
+    async with Toolbox(servers, recording=config.tools.make_recording()) as toolbox:
         judge = judge_name(toolbox)
         for place in find_sessions([folder]):
             session = read_session(place)

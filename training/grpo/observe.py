@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from transformers import TrainerCallback
 
 from agent.report.render import write_report
 from agent.task import Task
+from agent.toolbox import ToolboxError
 from training.curves import Panel, plot
 from training.encoding import Encoder
 from training.generation import Sampling
@@ -128,7 +130,12 @@ class Observer(TrainerCallback):
         folder = self.config.output / "held_out" / f"step-{step:06d}"
         sampling = Sampling(0.0, self.config.held_out.max_new_tokens)
         model = trainer.accelerator.unwrap_model(trainer.model)
-        figures = measure_held_out(self.config, Batcher(model, self.encoder, sampling, AT_ONCE), self.held_out, folder)
+        batcher = Batcher(model, self.encoder, sampling, AT_ONCE)
+        try:
+            figures = measure_held_out(self.config, batcher, self.held_out, folder)
+        except ToolboxError as error:
+            logger.error("step %d is not measured: %s", step, error)
+            return
         training = trainer.model.training
         trainer.model.eval()  # else TRL would take the step's own figures for logged
         trainer.log(figures)
@@ -148,8 +155,14 @@ def samples(rollouts: Sequence[Trajectory], folder: Path) -> None:
 
 def draw(history: Sequence[dict[str, Any]], output: Path) -> None:
     """Write the history of figures and its curves. Raises OSError."""
-    (output / "history.json").write_text(json.dumps(list(history), indent=1), encoding="utf-8")
+    known = [{name: _finite(value) for name, value in entry.items()} for entry in history]
+    (output / "history.json").write_text(json.dumps(known, indent=1, allow_nan=False), encoding="utf-8")
     plot(history, output / "curves.png", PANELS)
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no number for what is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def progress(entry: dict[str, Any], steps: int) -> str:

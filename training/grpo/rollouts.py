@@ -20,7 +20,6 @@ from anyio.from_thread import start_blocking_portal
 
 from agent.many import Finished, run_many
 from agent.policies import Policy
-from agent.replay import Recording
 from agent.session import SessionError, append_events, read_session
 from agent.task import StopReason, Task
 from agent.toolbox import Toolbox, ToolboxError, builtin_server, server_of
@@ -65,7 +64,7 @@ class Rollouts:
 
     def __enter__(self) -> Rollouts:
         tools = self.config.tools
-        self._recording = Recording(tools.recording.resolve(), tools.mode) if tools.recording else None
+        self._recording = tools.make_recording()
         try:
             self._portal = self._stack.enter_context(start_blocking_portal())
             self._stack.callback(self._tools.close)
