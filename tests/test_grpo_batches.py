@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from training.grpo.batches import Batch, BatchPlan
 from training.grpo.config import GrpoSection, ReplaySection
 from training.grpo.replay_buffer import ReplayBuffer
-from training.grpo.trajectory import Group, Trajectory, advantages
+from training.grpo.trajectory import Group, Trajectory
 
 DIFFERENT, SAME = (1.0, 0.0), (0.5, 0.5)
 
@@ -236,8 +236,3 @@ def test_a_group_teaches_where_two_rollouts_earned_different_rewards(
     totals: Sequence[float | None], teaches: bool
 ) -> None:
     assert group(0, 0, totals).teaches is teaches
-
-
-def test_advantages_are_rewards_less_their_mean_over_their_deviation() -> None:
-    assert advantages([1.0, 2.0, 3.0]) == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5])
-    assert advantages([0.7, 0.7, 0.7]) == [0.0, 0.0, 0.0]

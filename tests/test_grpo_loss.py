@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
+from statistics import pstdev
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from training.encoding import Encoder
 from training.generation import generate
 from training.grpo.batches import Batch
 from training.grpo.trainer import with_behaviour
-from training.grpo.trajectory import REWARD_NAMES, Group, Trajectory, advantages, cut
+from training.grpo.trajectory import REWARD_NAMES, Group, Trajectory, cut
 
 EPSILON, BETA = 0.2, 0.3
 RATIOS = (0.4, 0.95, 1.0, 1.1, 1.7)
@@ -200,6 +201,12 @@ def test_replayed_rows_take_their_probabilities_at_sampling_and_an_importance_ra
     made = with_behaviour(batch, torch.tensor([False, True]))
     assert made["old_per_token_logps"].tolist() == [[-1.5, -2.5], [-3.0, -4.5]]
     assert made["importance_sampling_ratio"].tolist() == [[0.5, pytest.approx(0.6)], [1.0, 1.0]]
+
+
+def advantages(totals: list[float]) -> list[float]:
+    """A_i = (r_i - mean r) / std r (formula 1 of GRPO; population deviation)."""
+    mean, spread = sum(totals) / len(totals), pstdev(totals)
+    return [(total - mean) / spread for total in totals]
 
 
 def test_trls_advantages_are_the_papers_but_for_the_sample_deviation_and_a_ten_thousandth(

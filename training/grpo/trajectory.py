@@ -13,7 +13,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import pstdev
 from typing import Any
 
 from agent.chat_template import END_OF_TURN
@@ -65,12 +64,6 @@ class Group:
         """Whether the rollouts earned different rewards, so that their advantages are not all zero."""
         totals = [rollout.total for rollout in self.rollouts if rollout.total is not None]
         return len(totals) > 1 and max(totals) - min(totals) > SAME
-
-
-def advantages(totals: Sequence[float]) -> list[float]:
-    """A_i = (r_i - mean r) / std r (formula 1 of GRPO; population deviation); all zero for equal rewards."""
-    mean, spread = sum(totals) / len(totals), pstdev(totals)
-    return [(total - mean) / spread if spread > SAME else 0.0 for total in totals]
 
 
 def cut(encoded: Encoded, sampled: Sequence[int], logprobs: Sequence[float], processor: Any) -> Trajectory:
