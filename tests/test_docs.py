@@ -41,7 +41,7 @@ def test_readme_names_only_options_that_exist() -> None:
     known |= {"--allow", "--http", "--port", "--quiet", "--editable", "--data", "--fix"}
     known |= {option for action in server_parser("", SPECS, "")._actions for option in action.option_strings}
     known |= {"--constraint", "--half", "--photos", "--skip", "--quick", "--make-split", "--format", "--config"}
-    known |= {"--write", "--file", "--paid", "--from"}
+    known |= {"--write", "--file", "--paid", "--from", "--resume"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= known
 
 
