@@ -47,7 +47,7 @@ class Plan:
     imitate: circle.Plan
     tasks: int = 64
     held_out: int = 16
-    steps: int = 40
+    steps: int = 30
     groups: int = 4
     group_size: int = 8
     learning_rate: float = 5e-4
