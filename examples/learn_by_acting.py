@@ -57,7 +57,14 @@ class Plan:
 
 
 FULL = Plan(circle.Plan(sessions=240, steps=200, items=8, anomalies=3, phrases=0.06))
-QUICK = Plan(circle.QUICK, tasks=8, held_out=3, steps=3, groups=2, group_size=4)
+QUICK = Plan(
+    circle.Plan(sessions=80, steps=100, items=1, anomalies=1, batch=4, phrases=0.1, held_out=0.0),
+    tasks=8,
+    held_out=3,
+    steps=4,
+    groups=2,
+    group_size=4,
+)
 
 
 class MixedTeacher(Policy):
