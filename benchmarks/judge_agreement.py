@@ -1,8 +1,8 @@
 """Do the two judges without a model agree, and are they not one and the same? On the renderer's own images.
 
 ``python -m benchmarks.judge_agreement --data DIR``: prompts of varied size and severity are rendered on the good photos
-of every category (MVTec layout), both judges score every image, and their rank correlation (Spearman) is printed, in
-all and within each category; with how many images pass each.
+of every category (MVTec layout), and each image is spoiled in every way of `SPOILED`. Both judges score all of them;
+their rank correlation (Spearman) is printed, over the images as they were rendered and with the spoiled ones.
 """
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from agent.policies.refine import step
-from evaluation.data import find_categories, images_in, pick, read_image
+from evaluation.broken import clip
+from evaluation.data import Image, find_categories, images_in, pick, read_image
 from evaluation.errors import EvaluationError
 from evaluation.ours import SPREAD, asked_for
 from evaluation.pairs import seeded
@@ -28,10 +30,48 @@ from mcp_servers.quality_eval import statistics
 from mcp_servers.quality_eval.local import evaluate
 
 PASS = 7.0
+RENDERED = "rendered"
 
 
-def scores(folder: Path, count: int) -> Iterator[tuple[float, float]]:
-    """Score by ``local`` and by ``statistics`` of up to ``count`` renderings of a category's kinds of defects."""
+def faint(photo: Image, image: Image, rng: np.random.Generator) -> Image:
+    """5-15% of the change."""
+    return clip(photo + rng.uniform(0.05, 0.15) * (image.astype(np.float32) - photo))
+
+
+def blurred(photo: Image, image: Image, rng: np.random.Generator) -> Image:
+    """The changed pixels out of focus."""
+    soft = cv2.GaussianBlur(image, (0, 0), rng.uniform(2, 4))
+    return np.asarray(np.where(_changed(photo, image), soft, photo), np.uint8)
+
+
+def flat(photo: Image, image: Image, rng: np.random.Generator) -> Image:
+    """The changed pixels in one colour, their median shifted by up to 40 grey levels."""
+    changed = _changed(photo, image)
+    colour = np.median(image[changed[..., 0]], axis=0) + rng.uniform(-40, 40)
+    return clip(np.where(changed, colour, photo))
+
+
+def noisy(photo: Image, image: Image, rng: np.random.Generator) -> Image:
+    """The changed pixels under white noise."""
+    noise = rng.normal(0, rng.uniform(20, 50), (*photo.shape[:2], 1))
+    return clip(image + noise * _changed(photo, image))
+
+
+def recoloured(photo: Image, image: Image, rng: np.random.Generator) -> Image:
+    """The whole picture in other colours."""
+    return clip(image * rng.uniform(0.7, 1.15, 3) + rng.uniform(-25, 25, 3))
+
+
+SPOILED = {spoil.__name__: spoil for spoil in (faint, blurred, flat, noisy, recoloured)}
+
+
+def _changed(photo: Image, image: Image) -> NDArray[np.bool_]:
+    """(H, W, 1): where the images differ by more than a rounding step."""
+    return np.asarray((cv2.absdiff(photo, image).max(axis=2) > 2)[..., None])
+
+
+def scores(folder: Path, count: int) -> Iterator[tuple[str, float, float]]:
+    """What was done, score by ``local`` and by ``statistics``, of ``count`` renderings and their spoiled versions."""
     item = folder.name
     kinds = asked_for(item, sorted(path.name for path in (folder / "test").iterdir() if path.name != "good"))
     photos = images_in(folder / "train" / "good")
@@ -41,12 +81,15 @@ def scores(folder: Path, count: int) -> Iterator[tuple[float, float]]:
         prompt = generate_prompt(photo, item, kind).prompt
         prompt = step(prompt, size=pick(SPREAD, rng), severity=pick(SPREAD, rng)).prompt
         try:
-            drawn = render(photo, prompt, int(rng.integers(2**31))).rgb
+            image = clip(render(photo, prompt, int(rng.integers(2**31))).rgb)
         except RegionError:
             continue
-        image = np.clip(np.rint(drawn), 0, 255).astype(np.uint8)
-        first = evaluate(photo, image, item, kind, profile_for(item, kind))
-        yield first.score, statistics.evaluate(photo, image, item, kind).score
+        if not _changed(photo, image).any():
+            continue
+        made = {RENDERED: image} | {name: spoil(photo, image, rng) for name, spoil in SPOILED.items()}
+        for name, edited in made.items():
+            first = evaluate(photo, edited, item, kind, profile_for(item, kind)).score
+            yield name, first, statistics.evaluate(photo, edited, item, kind).score
 
 
 def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -67,32 +110,35 @@ def main() -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.judge_agreement", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="good photos in MVTec layout")
-    parser.add_argument("--count", type=int, default=30, help="renderings of a category (default 30)")
+    parser.add_argument("--count", type=int, default=15, help="renderings of a category (default 15)")
     options = parser.parse_args()
     try:
-        folders = find_categories(options.data, [])
-        found = {folder.name: np.array(list(scores(folder, options.count))) for folder in folders}
+        found = {f.name: list(scores(f, options.count)) for f in find_categories(options.data, [])}
     except EvaluationError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    together = {**found, "all": np.concatenate(list(found.values()))}
-    for name, pairs in together.items():
-        print(
-            json.dumps(
-                {
-                    "category": name,
-                    "images": len(pairs),
-                    "spearman": round(spearman(pairs[:, 0], pairs[:, 1]), 3),
-                    "local": {"median": round(float(np.median(pairs[:, 0])), 2), "pass": _share(pairs[:, 0])},
-                    "statistics": {"median": round(float(np.median(pairs[:, 1])), 2), "pass": _share(pairs[:, 1])},
-                }
-            )
-        )
+    found["all"] = [row for rows in found.values() for row in rows]
+    for category, rows in found.items():
+        rendered = [row for row in rows if row[0] == RENDERED]
+        line: dict[str, object] = {"category": category, "rendered": len(rendered), "images": len(rows)}
+        line |= {"spearman_rendered": correlation(rendered), "spearman": correlation(rows)}
+        if category == "all":
+            line |= {name: means([row for row in rows if row[0] == name]) for name in (RENDERED, *SPOILED)}
+        print(json.dumps(line))
     return 0
 
 
-def _share(series: NDArray[np.float64]) -> float:
-    return round(float(np.mean(series >= PASS)), 3)
+def correlation(rows: Sequence[tuple[str, float, float]]) -> float:
+    """`spearman` of the two judges' scores."""
+    return round(spearman(np.array([row[1] for row in rows]), np.array([row[2] for row in rows])), 3)
+
+
+def means(rows: Sequence[tuple[str, float, float]]) -> dict[str, float]:
+    """Mean score by each judge, and the share that passes each."""
+    first, second = (np.array([row[judge] for row in rows]) for judge in (1, 2))
+    out = {"local": first.mean(), "statistics": second.mean()}
+    out |= {"local_pass": np.mean(first >= PASS), "statistics_pass": np.mean(second >= PASS)}
+    return {name: round(float(value), 3) for name, value in out.items()}
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def edits_of(pair: RealPair, other: Image) -> Iterator[tuple[str, Image, Image]]
             yield name, twin_of(pair.normal, broken), broken
     shaped = shaped_edits(pair, part, other, seeded(pair.category, pair.kind, pair.index, "shaped"))
     for name, photo in shaped.items():
-        if pair.category not in DRAWN or name == "moved_off":
+        if pair.category not in DRAWN or name in ("faint_defect", "moved_off"):
             yield name, pair.normal, photo
 
 

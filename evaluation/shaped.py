@@ -13,9 +13,11 @@ from evaluation.broken import clip, disc, is_grey
 from evaluation.data import Image, Mask
 from evaluation.pairs import RealPair
 
-SHAPED = ("flat_shape", "flat_colour", "noise_shape", "foreign_shape", "blurred_defect", "moved_off")
+SHAPED = ("flat_shape", "flat_colour", "noise_shape", "foreign_shape", "blurred_defect", "faint_defect", "moved_off")
 """Kinds of edits: one colour, the defect's own mean colour, white noise, another category's photo, the defect out of
-focus, and the defect itself put where most of it lies off the object."""
+focus, the defect so faint that nobody sees it, and the defect itself put where most of it lies off the object."""
+FAINT = (2.0, 7.0)
+"""Strongest difference of a faint defect in grey levels."""
 TRIES = 60
 """Places that are tried for ``moved_off``."""
 
@@ -41,6 +43,8 @@ def shaped_edits(pair: RealPair, part: Mask, other: Image, rng: np.random.Genera
         out["noise_shape"] = clip(normal * (1 - soft) + soft * (own + noise))
         out["foreign_shape"] = clip(normal * (1 - hard) + hard * foreign)
         out["blurred_defect"] = clip(normal * (1 - soft) + soft * cv2.GaussianBlur(anomaly, (0, 0), rng.uniform(2, 4)))
+    change = anomaly.astype(np.float32) - normal
+    out["faint_defect"] = clip(normal + change * rng.uniform(*FAINT) / max(1.0, float(np.abs(change).max())))
     if not part.all() and (elsewhere := _moved_off(pair, part, rng)) is not None:
         out["moved_off"] = elsewhere
     return out

@@ -14,6 +14,7 @@ from evaluation.__main__ import main
 from evaluation.broken import KINDS, break_photo, find_object
 from evaluation.conditions import CONDITIONS, edit, moved
 from evaluation.data import Image, Mask
+from evaluation.judge import twin_of
 from evaluation.pairs import Choice, paint_over, real_pairs, seeded
 from mcp_servers.quality_eval.statistics.features import measure as statistics_of
 from mcp_servers.quality_eval.statistics.regression import share
@@ -109,7 +110,13 @@ def test_the_other_judge_is_measured_too_and_painting_over_does_not_help_it(
     assert plain["judge"] == "statistics"
     assert plain["auc"] > 0.8
     assert painted["auc"] > plain["auc"] - 0.1
-    assert painted["by_kind"] != plain["by_kind"]
+    pair = next(real_pairs(data / "plate", Choice(limit=1)))
+    broken = pair.normal.copy()
+    broken[10:30, 20:50] = 0
+    good = twin_of(pair.normal, broken)  # what --paint-broken compares with: painted over there and nowhere else
+    assert np.array_equal(good != broken, (good != broken) & (pair.normal != broken))
+    assert good[10:30, 20:50].min() > 20
+    assert not np.array_equal(good, pair.normal)
     assert plain["by_kind"]["nothing"] == painted["by_kind"]["nothing"] == 1
 
 
