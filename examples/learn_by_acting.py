@@ -38,6 +38,8 @@ from training.curves import points
 CONFIG = circle.ROOT / "training" / "configs" / "grpo-tiny.toml"
 PASSES = 7.0
 """Score from which an image passes."""
+LONGEST_TURN = 120
+"""Tokens of a turn at most: the teachers need 105."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,8 @@ def act(plan: Plan, folder: Path, seed: int, say: Any, extra: Sequence[str] = ()
         "held_out.files": json.dumps([str(write_tasks(held_out, folder / "unseen.jsonl"))]),
         "held_out.episodes": plan.held_out,
         "held_out.every": max(plan.steps // 2, 1),
-        "held_out.max_new_tokens": 400,
+        "held_out.max_new_tokens": LONGEST_TURN,
+        "rollout.max_new_tokens": LONGEST_TURN,
         "held_out.judge": "statistics",  # the built-in judge "local" rewards
         "tools.recording": folder / "tool-results",
         "rollout.temperature": plan.temperature,
