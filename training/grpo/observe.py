@@ -91,7 +91,9 @@ class Observer(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure now and then."""
         if state.global_step % self.config.held_out.every == 0:
+            own_figures_due = control.should_log
             self.measure(state.global_step)
+            control.should_log = own_figures_due  # logging the measurement has cleared it
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Say how it goes, and draw the curves now and then."""
