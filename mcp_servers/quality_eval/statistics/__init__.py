@@ -26,6 +26,8 @@ REPAINTED = 20.0
 """Grey levels by which the whole photo's colours may change until half of the quality is lost."""
 MOVED = 3.0
 """Percent of the longer side by which the photo may move until half of the quality is lost."""
+LEFTOVER = 0.2
+"""Share of the photo that may change elsewhere until half of the quality is lost."""
 
 
 def evaluate(normal: Image, anomaly: Image, item_name: str, anomaly_type: str, threshold: float = 7.0) -> Verdict:
@@ -39,7 +41,7 @@ def evaluate(normal: Image, anomaly: Image, item_name: str, anomaly_type: str, t
     check_pair(normal, anomaly)
     figures = measure(normal, anomaly)
     change = figures.change
-    told = {"peak": change.peak, "repainted": change.repainted, "moved": change.moved}
+    told = {"peak": change.peak, "repainted": change.repainted, "moved": change.moved, "leftover": change.leftover}
     if figures.place is None or figures.look is None:
         return Verdict(
             score=0.0,
@@ -66,8 +68,11 @@ def evaluate(normal: Image, anomaly: Image, item_name: str, anomaly_type: str, t
 
 
 def integrity(change: Change) -> float:
-    """How much of the photo's colours and place was kept, above 0 to 1: 0.5 at `REPAINTED` or at `MOVED`."""
-    return 1 / ((1 + (change.repainted / REPAINTED) ** 2) * (1 + (change.moved / MOVED) ** 2))
+    """How much of the rest of the photo was kept, above 0 to 1: 0.5 at one of `REPAINTED`, `MOVED` and `LEFTOVER`."""
+    out = 1.0
+    for much, half in ((change.repainted, REPAINTED), (change.moved, MOVED), (change.leftover, LEFTOVER)):
+        out /= 1 + (much / half) ** 2
+    return out
 
 
 def _rounded(figures: dict[str, float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from mcp_servers.quality_eval.statistics.border import border_statistics, colour
 from mcp_servers.quality_eval.statistics.change import Change, compare
 from mcp_servers.quality_eval.statistics.ground import part_in
 from mcp_servers.quality_eval.statistics.place import place_of
-from mcp_servers.quality_eval.statistics.texture import band_energies, contrast_statistics
+from mcp_servers.quality_eval.statistics.texture import texture_statistics
 from mcp_servers.quality_eval.statistics.zones import zones_of
 from mcp_servers.vision.types import Image
 
@@ -37,11 +37,9 @@ def measure(normal: Image, anomaly: Image) -> Figures:
     zones = zones_of(anomaly, change.region)
     grey = np.asarray(cv2.cvtColor(zones.photo, cv2.COLOR_RGB2GRAY), np.float32)
     look = {
-        **contrast_statistics(grey, zones),
-        **band_energies(grey, zones),
+        **texture_statistics(grey, zones),
         **border_statistics(grey, zones),
         **colour_statistics(zones),
         "log_peak": float(np.log(change.peak + 1)),
-        "leftover": float(np.log1p(200 * change.leftover)),
     }
     return Figures(change, place_of(change.region, *part_in(normal, anomaly)), look)

@@ -18,9 +18,9 @@ TYPICAL_DEPTH = 0.15
 def place_of(region: Mask, part: Mask, has_ground: bool) -> dict[str, float]:
     """Figures of place of a region (H, W), not empty. A part's size is the square root of its area.
 
-    beyond: share of the region outside the part. reach: how far it reaches out there, in part sizes. depth: how deep
-    inside the part the region's middle lies, the same, below 0 outside. log_area, log_length: natural logarithms of its
-    area over the part's and of its longest side over the part's size.
+    beyond: share of the region outside the part. depth: how deep inside the part the region's middle lies, in part
+    sizes, below 0 outside. log_area, log_length: natural logarithms of its area over the part's and of its longest side
+    over the part's size.
     """
     scale = min(1.0, SIDE / max(region.shape))
     if scale < 1:
@@ -35,7 +35,6 @@ def place_of(region: Mask, part: Mask, has_ground: bool) -> dict[str, float]:
     longest = max(float(side) for side in sides) + 1
     out = {
         "beyond": 0.0,
-        "reach": 0.0,
         "depth": TYPICAL_DEPTH,
         "log_area": float(np.log(np.count_nonzero(region) / part_area)),
         "log_length": float(np.log(longest / whole)),
@@ -44,6 +43,5 @@ def place_of(region: Mask, part: Mask, has_ground: bool) -> dict[str, float]:
         inside = cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 5)[region] / whole
         outside = cv2.distanceTransform((~part).astype(np.uint8), cv2.DIST_L2, 5)[region] / whole
         out["beyond"] = float(np.mean(outside > TOLERANCE))
-        out["reach"] = float(np.percentile(outside, 90))
         out["depth"] = float(np.median(inside - outside))
     return out

@@ -1,6 +1,7 @@
-"""Logistic regression over figures and their squares: evidence of each figure, and the share of realness they come to.
+"""Logistic regression over how far figures are from those of real defects: evidence of each, and what it comes to.
 
-The weights are in weights.py, which ``python -m evaluation fit`` writes.
+Evidence is never in favour: a figure that is as usual adds nothing, and no figure can be driven up to make up for
+another. The weights are in weights.py, which ``python -m evaluation fit`` writes.
 """
 
 from __future__ import annotations
@@ -9,38 +10,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import exp
 
-CLIP = 3.0
-"""Spreads from the centre beyond which a figure says no more: no single one decides."""
+CLIP = 4.0
+"""Spreads from the centre beyond which a figure says no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One figure: what real defects have (median and standard deviation), and its two weights."""
+    """One figure: what real defects have (``centre`` and ``spread``), and the weights (0 or less) of its squared
+    distance from there, in spreads, where it lies above and where it lies below."""
 
     centre: float
     spread: float
-    linear: float
-    square: float
+    above: float
+    below: float
 
-    def standard(self, value: float) -> float:
-        """The figure in spreads from the centre, within `CLIP`."""
-        return min(CLIP, max(-CLIP, (value - self.centre) / self.spread))
+    def evidence(self, value: float) -> float:
+        """Log odds that the figure adds for a real defect, 0 or less."""
+        distance = min(CLIP, abs(value - self.centre) / self.spread)
+        return (self.above if value > self.centre else self.below) * distance * distance
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One regression. ``offset``: log odds of an edit whose figures are all those of the typical real defect."""
+    """One regression. ``offset``: log odds of an edit whose figures are all as usual."""
 
     offset: float
     terms: Mapping[str, Term]
 
     def evidence(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """Log odds that each figure adds for a real defect (below 0: against it), by name."""
-        out = {}
-        for name, term in self.terms.items():
-            z = term.standard(figures[name])
-            out[name] = term.linear * z + term.square * z * z
-        return out
+        """Log odds that each figure adds, by name."""
+        return {name: term.evidence(figures[name]) for name, term in self.terms.items()}
 
     def log_odds(self, figures: Mapping[str, float]) -> float:
         """The logarithm of the odds that a defect with such figures is real, by the scale of the scores."""

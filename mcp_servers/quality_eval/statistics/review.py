@@ -16,6 +16,7 @@ MOST = 3
 """At most so many problems are named at once."""
 
 ONTO = ("Move the defect onto the part", "much of it lies beyond the part's outline")
+SHALLOW = ("Move the defect onto the part", "it lies where real ones seldom do")
 LARGER = ("Make the defect larger", "it is smaller than real ones are")
 SMALLER = ("Make the defect smaller", "it covers more of the part than real ones do")
 STRONGER = ("Make the defect more pronounced", "it hardly stands out from its surroundings")
@@ -27,39 +28,24 @@ TEXTURE = ("Keep the surface texture visible inside the defect", "its texture is
 BORDER = ("Blend the border of the defect into the surrounding texture", "its outline looks cut out")
 REST = ("Leave everything outside the defect unchanged", "the rest of the photo changed too")
 
-MEANINGS: dict[str, tuple[tuple[str, str] | None, tuple[str, str] | None]] = {
-    "beyond": (None, ONTO),
-    "reach": (None, ONTO),
-    "depth": (ONTO, None),
+MEANINGS: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
+    "beyond": (ONTO, ONTO),
+    "depth": (ONTO, SHALLOW),
     "log_area": (LARGER, SMALLER),
     "log_length": (LARGER, SMALLER),
     "log_peak": (STRONGER, WEAKER),
     "colour_distance": (STRONGER, WEAKER),
-    "colour_distance_relative": (STRONGER, WEAKER),
-    "hue_distance": (None, HUE),
-    "log_shape": (GRAIN, GRAIN),
+    "hue_distance": (STRONGER, HUE),
+    "log_shape": (GRAIN, TEXTURE),
     "neighbours": (GRAIN, SHARP),
-    "neighbours_in": (GRAIN, SHARP),
-    "log_power": (TEXTURE, GRAIN),
-    "haar_noise": (GRAIN, GRAIN),
-    "rgb_noise": (GRAIN, GRAIN),
-    "band_0": (SHARP, GRAIN),
-    "band_1": (TEXTURE, SHARP),
-    "band_2": (TEXTURE, WEAKER),
-    "slope_in": (SHARP, GRAIN),
-    "activity": (TEXTURE, WEAKER),
-    "calmest": (TEXTURE, GRAIN),
+    "haar_noise": (TEXTURE, GRAIN),
     "unevenness": (TEXTURE, TEXTURE),
-    "tones": (TEXTURE, WEAKER),
-    "weakest_step": (SHARP, BORDER),
     "border_step": (SHARP, BORDER),
-    "inner_step": (SHARP, BORDER),
+    "inner_step": (GRAIN, BORDER),
     "step_sharpness": (SHARP, BORDER),
-    "squareness": (None, BORDER),
-    "raggedness": (BORDER, None),
-    "leftover": (None, REST),
+    "raggedness": (BORDER, BORDER),
 }
-"""Figure -> what is to be changed where it is too low, and where it is too high; None: nothing to be said."""
+"""Figure -> what is to be changed where it is too low, and where it is too high."""
 
 
 def unchanged(change: Change) -> str:
@@ -74,16 +60,15 @@ def review_of(
 ) -> str:
     """The problems, worst first, at least one where it did not pass; or what is right.
 
-    heads: each regression with the figures that it judged. integrity: 0 to 1, how much of the photo's colours and place
-    was kept.
+    heads: each regression with its figures. integrity: 0 to 1, how much of the rest of the photo was kept.
     """
     against: dict[tuple[str, str], float] = {}
     for head, figures in heads:
         if head.log_odds(figures) > CONVINCING:
             continue
         for name, evidence in head.evidence(figures).items():
-            meaning = MEANINGS[name][head.terms[name].standard(figures[name]) > 0]
-            if meaning and evidence < 0:
+            meaning = MEANINGS[name][figures[name] > head.terms[name].centre]
+            if evidence < 0:
                 against[meaning] = against.get(meaning, 0.0) + evidence
     if integrity < 0.85:
         against[REST] = against.get(REST, 0.0) - 5 * (1 - integrity)
