@@ -118,8 +118,9 @@ def loss_by_hand(
     rollouts: Sequence[Trajectory],
     advantage: Sequence[float],
     beta: float,
+    replayed: bool,
 ) -> torch.Tensor:
-    """The formula, token by token."""
+    """The formula, token by token; the KL term of replayed tokens is weighed by the ratio."""
     total = torch.tensor(0.0)
     for i, rollout in enumerate(rollouts):
         own = [t for t, sampled in enumerate(rollout.sampled) if sampled]
@@ -128,7 +129,7 @@ def loss_by_hand(
             clipped = min(max(ratio, torch.tensor(1 - EPSILON)), torch.tensor(1 + EPSILON))
             surrogate = min(ratio * advantage[i], clipped * advantage[i])
             away = reference[i][t] - new[i][t]
-            kl = torch.exp(away) - away - 1
+            kl = (torch.exp(away) - away - 1) * (ratio if replayed else 1.0)
             total = total - (surrogate - beta * kl) / len(own) / len(rollouts)
     return total
 
@@ -155,7 +156,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_formula(
     trainer.model.zero_grad()
     loss = trainer.compute_loss(trainer.model, batch)
     loss.backward()
-    expected = loss_by_hand(new, old, reference, rollouts, batch["advantages"].tolist(), beta)
+    expected = loss_by_hand(new, old, reference, rollouts, batch["advantages"].tolist(), beta, replayed)
     expected.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-6)
     assert abs(expected.item()) > 1e-3 or not (replayed or beta)

@@ -114,7 +114,7 @@ def arguments(config: GrpoConfig) -> Any:
             num_generations=grpo.group_size,
             num_iterations=grpo.iterations,
             beta=grpo.beta,
-            use_bias_correction_kl=False,  # TRL's default multiplies the KL term by the ratio; the paper's does not
+            use_bias_correction_kl=False,  # as in the paper; the trainer adds it for replayed rollouts
             epsilon=grpo.epsilon,
             epsilon_high=grpo.epsilon_high,
             loss_type=grpo.loss,

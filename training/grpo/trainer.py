@@ -60,6 +60,9 @@ class EpisodeGRPOTrainer(GRPOTrainer):
             time.perf_counter() - started - self._metrics["train"]["time/rollout"][-1]
         )
         replayed = [group.replayed for group in self.batch.groups for _ in group.rollouts]
+        # The KL estimate of tokens that an older policy sampled needs the ratio: without it, a token that the present
+        # one would hardly write, and the reference would, counts a thousandfold.
+        self.args.use_bias_correction_kl = any(replayed)
         return with_behaviour(output, torch.tensor(replayed, device=output["completion_ids"].device))
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
