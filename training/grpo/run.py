@@ -42,7 +42,7 @@ def run(config: GrpoConfig, resume: bool) -> dict[str, float]:
     processor = load_processor(config.model)
     if state.is_main_process and not resume:
         GRPO.begin(output)
-        prepare(config, output)
+        prepare(config, output, state.num_processes)
         (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
     state.wait_for_everyone()
     tasks = load(output)
