@@ -172,5 +172,5 @@ def check_launch(config: GrpoConfig, distributed: str, processes: int) -> None:
     if processes > 1 and config.held_out.episodes:
         raise ConfigError(
             "episodes cannot be measured while the weights are on several processes: set held_out.episodes = 0, and "
-            "measure afterwards with python -m training.held_out"
+            f"measure afterwards: python -m training.held_out {config.output}/model --from {config.output} --out DIR"
         )
