@@ -10,10 +10,11 @@ TURNED = (5, 6, 7, 8)
 """EXIF orientations in which width and height change places."""
 
 
-def read_roi(text: str, photo: Path | None) -> str:
+def read_roi(text: str, photo: Path | None, name: str = "--roi") -> str:
     """The region as tools take it: "" for none, "x,y,width,height" in pixels of the upright photo, or a mask's path.
 
-    Raises ValueError, with the cure, for what is neither, and for a box that is empty or outside the photo.
+    ``name``: how messages call it. Raises ValueError, with the cure, for what is neither, and for a box that is empty
+    or outside the photo.
     """
     if not text.strip():
         return ""
@@ -22,13 +23,13 @@ def read_roi(text: str, photo: Path | None) -> str:
     try:
         x, y, width, height = (int(part) for part in text.strip(" []()").split(","))
     except ValueError as error:
-        raise ValueError(f"--roi {text!r} is neither a box X,Y,WIDTH,HEIGHT in pixels nor a mask image") from error
+        raise ValueError(f"{name} {text!r} is neither a box X,Y,WIDTH,HEIGHT in pixels nor a mask image") from error
     if width <= 0 or height <= 0:
-        raise ValueError(f"--roi {text!r} is empty: give a width and a height above 0")
+        raise ValueError(f"{name} {text!r} is empty: give a width and a height above 0")
     size = _upright_size(photo) if photo else None
     if x < 0 or y < 0 or (size and (x + width > size[0] or y + height > size[1])):
         limits = f" ({size[0]}x{size[1]})" if size else ""
-        raise ValueError(f"--roi {text!r} reaches outside the photo{limits}: give a box inside it")
+        raise ValueError(f"{name} {text!r} reaches outside the photo{limits}: give a box inside it")
     return text
 
 

@@ -31,7 +31,7 @@ from agent.report.render import write_report
 from agent.roi import read_roi
 from agent.session import LOG_NAME, SessionError, SessionWriter
 from agent.settings import SettingsError, apply_settings
-from agent.task import StopReason, Task
+from agent.task import LIMITS, StopReason, Task
 from agent.ticker import Ticker
 from agent.toolbox import (
     BACKEND_ROLES,
@@ -163,15 +163,8 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
     for name in ("item", "anomaly"):
         if not (getattr(options, name) or "").strip():
             raise InputError(f"--{name} is missing: say what the photo shows and which defect it should get")
-    limits = (
-        ("threshold", 0, 10),
-        ("max_images", 1, 20),
-        ("max_turns", 5, 200),
-        ("count", 0, 12),
-        ("mask_margin", 0, 200),
-        ("seed", 0, 2**63 - 1),
-    )
-    for name, low, high in limits:
+    for field, (low, high) in LIMITS.items():
+        name = "mask_margin" if field == "margin" else field
         value = getattr(options, name)
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")

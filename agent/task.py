@@ -6,6 +6,16 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+LIMITS: dict[str, tuple[int, int]] = {
+    "threshold": (0, 10),
+    "max_images": (1, 20),
+    "max_turns": (5, 200),
+    "count": (0, 12),
+    "margin": (0, 200),
+    "seed": (0, 2**63 - 1),
+}
+"""Least and greatest value of a task's numbers."""
+
 
 class StopReason(StrEnum):
     """Why an episode ended; recorded in every session."""

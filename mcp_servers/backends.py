@@ -107,6 +107,16 @@ def add_options(parser: argparse.ArgumentParser, specs: Sequence[ToolSpec]) -> N
             parser.add_argument(f"--{spec.role}-folder", metavar="DIR", help=f"what {spec.folder_backend} reads")
 
 
+def problem_of(spec: ToolSpec, name: str) -> str:
+    """Why a tool has no backend of this name, which may join several with "+"; "" where it has."""
+    parts = name.split("+")
+    if not all(part in spec.backends for part in parts) or len(set(parts)) != len(parts):
+        return f"{name}: no such backend; choose one of {', '.join(spec.backends)}"
+    if len(parts) > 1 and not spec.combines:
+        return f"{name}: {spec.name} uses one backend; choose {' or '.join(parts)}"
+    return ""
+
+
 def read_choices(
     options: argparse.Namespace, specs: Sequence[ToolSpec], environ: Mapping[str, str]
 ) -> dict[str, BackendChoice]:
@@ -124,11 +134,9 @@ def read_choices(
             return str(given if given is not None else environ.get(f"ANOMALY_AGENT_{name.upper()}", "")).strip()
 
         name = value("") or "local"
+        if problem := problem_of(spec, name):
+            raise ToolInputError(f"--{spec.role} {problem}")
         parts = name.split("+")
-        if not all(part in spec.backends for part in parts) or len(set(parts)) != len(parts):
-            raise ToolInputError(f"--{spec.role} {name}: no such backend; choose one of {', '.join(spec.backends)}")
-        if len(parts) > 1 and not spec.combines:
-            raise ToolInputError(f"--{spec.role} {name}: {spec.name} uses one backend; choose {' or '.join(parts)}")
         folder = value("folder") if spec.folder_backend else ""
         if folder and spec.folder_backend not in parts:
             cure = f"choose --{spec.role} {spec.folder_backend} (or {name}+{spec.folder_backend})"

@@ -85,7 +85,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_everything_that_a_training_leaves_is_in_its_folder(trained: Path) -> None:
     assert {path.name for path in trained.iterdir()} == {
         "checkpoints", "config.json", "curves.png", "held_out", "history.json", "model", "photos", "rollouts",
-        "samples", "started-by-training-grpo.txt", "tasks.json", "tensorboard",
+        "samples", "split.json", "started-by-training-grpo.txt", "tasks.json", "tensorboard",
     }  # fmt: skip
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
@@ -205,7 +205,7 @@ def test_a_folder_with_a_training_is_not_begun_anew(trained: Path, capsys: pytes
 
 def test_adapters_train_with_two_updates_a_batch_and_are_merged_into_the_model(room: Path) -> None:
     changes = ("lora.rank=4", "lora.alpha=8", "grpo.iterations=2", "train.gradient_checkpointing=true",
-               "grpo.resample=0", "train.save_every=99")  # fmt: skip
+               "grpo.resample=0", "train.save_every=100")  # fmt: skip
     assert train(room / "adapters", *changes) == 0
     first, second = steps(room / "adapters"), history(room / "adapters")[1]
     assert first[0]["kl"] == pytest.approx(0, abs=1e-6)

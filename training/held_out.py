@@ -5,8 +5,9 @@ SFT measures with it while it trains; as a command it measures any trained folde
     python -m training.held_out OUTPUT/model --from OUTPUT --out DIR [--episodes 16] [--image-side 768] [--json]
     python -m training.held_out MODEL SESSIONS --out DIR
 
-The tasks are those of the sessions that the training in OUTPUT kept out, or of the given ones; their photos are the
-recorded originals. Where the model was trained on some of these photos, a warning says so.
+The tasks are those that the training in OUTPUT (``training.sft`` or ``training.grpo``) kept out, or those of the given
+sessions, on the recorded originals. They are run with the built-in local tools; ``training.rescore`` has another judge
+score them. Where the model was trained on some of these photos, a warning says so.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ import anyio
 from agent.episode import Episode
 from agent.loop import run_episode
 from agent.policies.pictures import IMAGE_SIDE
-from agent.replay import Recording
 from agent.session import SessionError, SessionWriter
 from agent.task import StopReason, Task
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
@@ -34,6 +34,8 @@ from training.data import Selection, read_examples
 from training.encoding import Encoder
 from training.examples import DataError, Example
 from training.generation import Sampling
+from training.grpo.photos import fingerprint
+from training.grpo.tasks import FILE_NAME, load
 from training.local_policy import Batcher, LocalPolicy
 from training.split_record import read_split, record_of_model
 
@@ -99,19 +101,17 @@ def measure(
     tasks: Sequence[Task],
     folder: Path,
     label: str = "local",
-    backends: Sequence[str] = (),
-    recording: Recording | None = None,
+    tools: Toolbox | None = None,
 ) -> HeldOut:
     """Run the tasks and record their sessions in ``folder``, which must not hold any.
 
-    ``backends``: which ones the tools use, as ``python -m mcp_servers`` takes them; local where none is named.
-    ``recording``: where their results are kept and taken from.
+    ``tools``: what they act with, not started yet; None: the built-in local ones.
 
     Raises ToolboxError where no episode could be run for want of tools, SessionError or OSError of the log.
     """
-    servers = [builtin_server(sorted({Path(task.image).parent for task in tasks}), backends)]
+    tools = tools or Toolbox([builtin_server(sorted({Path(task.image).parent for task in tasks}))])
     try:
-        episodes = anyio.run(_run_all, batcher, tasks, folder, label, Toolbox(servers, recording=recording))
+        episodes = anyio.run(_run_all, batcher, tasks, folder, label, tools)
     except* (ToolboxError, SessionError, OSError) as failures:
         raise _first(failures) from None
     ran = [episode for episode in episodes if episode.stop_reason is not StopReason.TOOL_ERROR]
@@ -161,9 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.held_out", description="Measure a trained policy.")
     parser.add_argument("model", metavar="MODEL", help="folder that training left")
     parser.add_argument("sessions", nargs="*", metavar="SESSIONS", help="sessions whose tasks are run")
-    parser.add_argument(
-        "--from", type=Path, dest="training", metavar="OUTPUT", help="sessions that the training there kept out"
-    )
+    parser.add_argument("--from", type=Path, dest="training", metavar="OUTPUT", help="what the training there kept out")
     parser.add_argument("--skip-broken", action="store_true", help="leave damaged sessions out")
     parser.add_argument("--episodes", type=int, default=16, metavar="N", help="how many (default 16)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 (default): the likeliest token")
@@ -191,11 +189,10 @@ def _measure_folder(options: argparse.Namespace) -> HeldOut:
     section = ModelSection(path=options.model, dtype=options.dtype, image_side=options.image_side)
     if options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
         raise DataError(f"{options.out} is not empty: choose another --out")
-    examples = _examples(options)
-    tasks = tasks_of(examples, options.episodes)
+    tasks, sources = _tasks(options)
     if not tasks:
         raise DataError("no task to run: name sessions that ended in an answer")
-    _warn_of_known_photos(options.model, drawn(examples, options.episodes))
+    _warn_of_known_photos(options.model, sources)
     processor = load_processor(section)
     model: Any = load_model(section).to("cuda" if torch.cuda.is_available() else "cpu")
     sampling = replace(Sampling(), temperature=options.temperature, max_new_tokens=options.max_new_tokens)
@@ -203,23 +200,34 @@ def _measure_folder(options: argparse.Namespace) -> HeldOut:
     return measure(batcher, tasks, options.out, Path(options.model).name)
 
 
-def _examples(options: argparse.Namespace) -> Sequence[Example]:
-    """Examples of the sessions that are named, or that a training kept out. Raises DataError or ConfigError."""
+def _tasks(options: argparse.Namespace) -> tuple[list[Task], list[frozenset[str]]]:
+    """Tasks that are to be run, and fingerprints of what each stems from. Raises DataError or ConfigError."""
     if bool(options.sessions) == bool(options.training):
         raise DataError("name either SESSIONS to measure on, or with --from the output folder of a training")
+    if options.training and (options.training / FILE_NAME).is_file():  # of a training.grpo
+        if not (tasks := load(options.training).held_out[: options.episodes]):
+            raise DataError(f"the training in {options.training} kept no task out: name SESSIONS that are new to it")
+        return tasks, [frozenset({fingerprint(Path(task.image))}) for task in tasks]
+    examples = _examples(options)
+    sources = [example.sources for example in drawn(examples, options.episodes)]
+    return tasks_of(examples, options.episodes), sources
+
+
+def _examples(options: argparse.Namespace) -> Sequence[Example]:
+    """Examples of the sessions that are named, or that a training kept out. Raises DataError or ConfigError."""
     places = options.sessions
     if options.training and not (places := read_split(options.training).held_out):
         raise DataError(f"the training in {options.training} kept no session out: name SESSIONS that are new to it")
     return read_examples(places, Selection(skip_broken=options.skip_broken, mixed=True))
 
 
-def _warn_of_known_photos(model: str, examples: Sequence[Example]) -> None:
+def _warn_of_known_photos(model: str, tasks: Sequence[frozenset[str]]) -> None:
     record = record_of_model(model)
-    known = sum(bool(record and example.sources & record.trained_on) for example in examples)
+    known = sum(bool(record and sources & record.trained_on) for sources in tasks)
     if known:
         print(
-            f"warning: {model} was trained on the photos of {known} of these {len(examples)} tasks, so the figures say "
-            "little about new ones: measure with --from and the training's output folder",
+            f"warning: {model} was trained on the photos of {known} of these {len(tasks)} tasks, so the figures say "
+            "little about new ones: measure on what no training saw, with --from or sessions of other photos",
             file=sys.stderr,
         )
 

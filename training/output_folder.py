@@ -55,7 +55,7 @@ SFT = Kind(
     r"(config|data|held_out|split|tokens)\.json|data/README\.md|data/dataset_dict\.json"
     r"|data/\w+/((dataset_info|state)\.json|data-\d+-of-\d+\.arrow)" + _TENSORBOARD,
 )
-GRPO = Kind("training.grpo", r"(config|tasks)\.json|photos/[^/]+" + _TENSORBOARD)
+GRPO = Kind("training.grpo", r"(config|tasks|split)\.json|photos/[^/]+" + _TENSORBOARD)
 """Rollouts are no such files: what they cost is not thrown away."""
 
 

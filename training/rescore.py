@@ -25,6 +25,7 @@ from rich.table import Table
 from agent.session import Session, SessionError, append_events, read_session
 from agent.task import StopReason
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
+from mcp_servers.backends import problem_of
 from mcp_servers.quality_eval.server import SPEC as JUDGES
 from training.rejudge import Verdicts, judge_name, rejudge
 from training.reward_config import RewardConfig, RewardConfigError, load_reward_config
@@ -100,9 +101,8 @@ def _check_judge(options: argparse.Namespace) -> None:
         if options.judge_model or options.judge_base_url:
             raise RewardConfigError("--judge-model and --judge-base-url go with --judge: name the backend too")
         return
-    parts = options.judge.split("+")
-    if not set(parts) <= {*JUDGES.backends} or len(set(parts)) < len(parts):
-        raise RewardConfigError(f"--judge {options.judge}: no such backend; choose one of {', '.join(JUDGES.backends)}")
+    if problem := problem_of(JUDGES, options.judge):
+        raise RewardConfigError(f"--judge {problem}")
 
 
 async def _rescore(folders: Sequence[Path], config: RewardConfig, options: argparse.Namespace) -> list[Scored]:

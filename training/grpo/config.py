@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from agent.mcp_client import BACKEND_ROLES
 from agent.replay import Mode, Recording
 from agent.task import Task
+from mcp_servers.backends import problem_of
+from mcp_servers.suite import SPECS
 from training.config import Count, Folder, LoraSection, ModelSection, Section, Share
 from training.reward_config import RewardConfig, RewardConfigError, reward_config
 
-Seconds = Annotated[float, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
+Seconds = Positive
+NonNegative = Annotated[Finite, Field(ge=0)]
 BACKEND_KEYS = tuple(f"{role}{part}" for role in BACKEND_ROLES for part in ("", "_model", "_base_url"))
 
 
@@ -57,20 +61,29 @@ class ToolsSection(Section):
     @field_validator("backends")
     @classmethod
     def _known(cls, backends: dict[str, str]) -> dict[str, str]:
-        for key in backends:
+        for key, value in backends.items():
             if key not in BACKEND_KEYS:
                 raise ValueError(f"no backend option {key}; known are {', '.join(BACKEND_KEYS)}")
+            if key in BACKEND_ROLES:
+                check_backend(key, value)
         return backends
 
     @model_validator(mode="after")
-    def _recorded(self) -> ToolsSection:
+    def _usable(self) -> ToolsSection:
+        if self.servers and self.backends:
+            raise ValueError("backends are the built-in server's: leave tools.backends or tools.servers out")
         if "mode" in self.model_fields_set and self.recording is None:
             raise ValueError(f"mode {self.mode.value} needs a recording: name its folder with tools.recording")
         return self
 
-    def make_recording(self) -> Recording | None:
-        """The recording, for one run of tools; None where nothing is recorded."""
-        return Recording(self.recording.resolve(), self.mode) if self.recording else None
+    def make_recording(self, measuring: bool = False) -> Recording | None:
+        """The recording, for one run of tools; None where nothing is recorded.
+
+        Measurements (``measuring``) come again and again: what one has recorded, the next does not pay for anew.
+        """
+        again = measuring and self.mode is Mode.RECORD
+        mode = Mode.REPLAY_ELSE_LIVE if again else self.mode
+        return Recording(self.recording.resolve(), mode) if self.recording else None
 
     @property
     def arguments(self) -> list[str]:
@@ -93,6 +106,15 @@ class RolloutSection(Section):
     seconds: Seconds = 1800.0
     """Longest time of an episode; one that takes longer is cancelled."""
 
+    @model_validator(mode="after")
+    def _room(self) -> RolloutSection:
+        if self.max_new_tokens >= self.max_tokens:
+            raise ValueError(
+                f"max_new_tokens {self.max_new_tokens} of a turn leave no room in the episode's max_tokens "
+                f"{self.max_tokens}: lower the one or raise the other"
+            )
+        return self
+
 
 class GrpoSection(Section):
     """The objective. Defaults are the paper's where it names them (section 6: groups of 8, clipping, KL)."""
@@ -103,7 +125,7 @@ class GrpoSection(Section):
     """Tasks of a step on each process."""
     beta: NonNegative = 0.04
     """Weight of the KL divergence from the model that training began with; 0: no reference model is kept."""
-    epsilon: Positive = 0.2
+    epsilon: Annotated[Positive, Field(lt=1)] = 0.2
     """The ratio of probabilities is clipped to [1 - epsilon, 1 + epsilon_high]."""
     epsilon_high: Positive | None = None
     loss: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "grpo"
@@ -114,12 +136,12 @@ class GrpoSection(Section):
     """Updates on the same rollouts."""
     filter_zero_advantage: bool = True
     """Groups whose rollouts all earned the same teach nothing: replace them by groups of other tasks."""
-    resample: Annotated[int, Field(ge=0)] = 1
+    resample: Annotated[int, Field(ge=0, le=10)] = 1
     """How often a step may draw other tasks for the groups that were filtered."""
     tool_failure: Literal["penalty", "exclude"] = "penalty"
     """What an episode earns that a failing tool, the budget or the clock ended: "penalty" earns ``failure_reward``,
     "exclude" leaves it out of its group's mean and gives it no advantage."""
-    failure_reward: float = -0.5
+    failure_reward: Finite = -0.5
 
 
 class ReplaySection(Section):
@@ -127,7 +149,7 @@ class ReplaySection(Section):
 
     size: Annotated[int, Field(ge=0)] = 128
     """Rollouts that are kept, in whole groups; 0: no buffer."""
-    share: Share = 0.25
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """Of a step's groups, how many are taken from the buffer where it has any. Groups that were filtered and could not
     be replaced by new ones are replaced from the buffer too."""
     max_age: Count = 4
@@ -150,6 +172,12 @@ class HeldOutTasksSection(Section):
     earned or only pleased; where they are the same, a warning says so."""
     judge_model: str = ""
     judge_base_url: str = ""
+
+    @field_validator("judge")
+    @classmethod
+    def _known(cls, judge: str) -> str:
+        check_backend("judge", judge)
+        return judge
 
     @property
     def arguments(self) -> list[str]:
@@ -186,12 +214,19 @@ class VllmSection(Section):
 
     mode: Literal["server", "colocate"] = "server"
     base_url: str = "http://127.0.0.1:8000"
-    """Of ``trl vllm-serve``, in server mode."""
+    """Of ``vllm serve``, in server mode."""
     gpu_memory: Share = 0.3
     """Share of a GPU's memory that vLLM may take, in colocate mode."""
     importance_sampling: bool = True
     """Weight tokens by how much likelier the trainer finds them than vLLM did."""
     importance_cap: Positive = 3.0
+
+    @field_validator("base_url")
+    @classmethod
+    def _served(cls, url: str) -> str:
+        if not (url.startswith(("http://", "https://")) and urlsplit(url).hostname):
+            raise ValueError(f"{url!r} is no address: write it as http://HOST:PORT")
+        return url
 
 
 class GrpoConfig(Section):
@@ -229,12 +264,31 @@ class GrpoConfig(Section):
                 f"train.batch_size {self.train.batch_size} does not divide the step's {rollouts} rollouts "
                 "(grpo.group_size x grpo.groups)"
             )
+        if self.train.save_every % self.grpo.iterations:
+            raise ValueError(
+                f"train.save_every {self.train.save_every} is no multiple of grpo.iterations {self.grpo.iterations}: "
+                "a checkpoint would lie between two updates on the same rollouts; choose a multiple"
+            )
         return self
+
+    @property
+    def same_judge(self) -> bool:
+        """Whether the judge that reports is known to be the one that rewards: backend, model and address."""
+        held_out, chosen = self.held_out, self.tools.backends
+        reports = (held_out.judge, held_out.judge_model, held_out.judge_base_url)
+        rewards = (chosen.get("judge", "local"), chosen.get("judge_model", ""), chosen.get("judge_base_url", ""))
+        return not self.tools.servers and reports == rewards
 
     @property
     def rewards(self) -> RewardConfig:
         """Weights and thresholds of the reward."""
         return reward_config(self.reward)
+
+
+def check_backend(role: str, name: str) -> None:
+    """Raise ValueError for a backend that the built-in tools do not have. ``role``: as in ``BACKEND_ROLES``."""
+    if problem := problem_of(next(spec for spec in SPECS if spec.role == role), name):
+        raise ValueError(f"{role} {problem}")
 
 
 def applied(task: Task, section: TasksSection) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from agent.session import append_events, read_session
 from agent.task import Task
 from agent.toolbox import Toolbox, ToolboxError, builtin_server
 from training.grpo.config import GrpoConfig
+from training.grpo.tools import toolbox_of
 from training.held_out import measure
 from training.local_policy import Batcher
 from training.rejudge import judge_name, rejudge
@@ -35,7 +36,8 @@ def measure_held_out(config: GrpoConfig, batcher: Batcher, tasks: Sequence[Task]
     """
     if folder.exists():  # measured before, and resumed from an earlier checkpoint
         shutil.rmtree(folder)
-    result = measure(batcher, tasks, folder, config.output.name, config.tools.arguments, config.tools.make_recording())
+    tools = toolbox_of(config.tools, tasks, config.tools.make_recording(measuring=True))
+    result = measure(batcher, tasks, folder, config.output.name, tools)
     reported = anyio.run(_report, config, folder)
     return {f"eval_{name}": value for name, value in {**result.figures(), **reported}.items()}
 
@@ -43,8 +45,9 @@ def measure_held_out(config: GrpoConfig, batcher: Batcher, tasks: Sequence[Task]
 async def _report(config: GrpoConfig, folder: Path) -> dict[str, float]:
     """The reporting judge's figures of the episodes in a folder, appended to their sessions."""
     rewards, own, full, scores = [], [], [], []
-    servers = [builtin_server([], config.held_out.arguments)]
-    async with Toolbox(servers, recording=config.tools.make_recording()) as toolbox:
+    servers, tools = [builtin_server([], config.held_out.arguments)], config.tools
+    recording = tools.make_recording(measuring=True)
+    async with Toolbox(servers, tools.call_timeout, recording, tools.processes) as toolbox:
         judge = judge_name(toolbox)
         for place in find_sessions([folder]):
             session = read_session(place)

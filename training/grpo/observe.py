@@ -70,9 +70,10 @@ class Observer(TrainerCallback):
     """Measures before the first step, now and then, and at the end; draws; keeps reports of sample episodes."""
 
     def __init__(self, config: GrpoConfig, trainer: Any, encoder: Encoder, held_out: Sequence[Task]) -> None:
-        self.config, self.trainer, self.encoder, self.held_out = config, trainer, encoder, held_out
+        self.config, self.trainer, self.encoder = config, trainer, encoder
+        self.held_out = held_out[: config.held_out.episodes]
         self._measured = -1
-        if config.held_out.judge == config.tools.backends.get("judge", "local") and held_out:
+        if self.held_out and config.same_judge:
             logger.warning(
                 "the judge that reports, %s, is the one that rewards: scores that only please it will not show; set "
                 "held_out.judge to another",

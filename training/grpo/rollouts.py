@@ -22,10 +22,11 @@ from agent.many import Finished, run_many
 from agent.policies import Policy
 from agent.session import SessionError, append_events, read_session
 from agent.task import StopReason, Task
-from agent.toolbox import Toolbox, ToolboxError, builtin_server, server_of
+from agent.toolbox import ToolboxError
 from training.encoding import EncodingError
 from training.grpo.config import GrpoConfig
 from training.grpo.figures import figures_of
+from training.grpo.tools import toolbox_of
 from training.grpo.trajectory import Group, Trajectory, blank, cut, rewarded
 from training.local_policy import LocalPolicy, TurnSource
 from training.rescore import RECORDED, Scored, reward_events, score
@@ -82,10 +83,7 @@ class Rollouts:
     def _open(self) -> None:
         """Start or reach the tool servers, again where one of them died."""
         self._tools.close()
-        tools = self.config.tools
-        photos = sorted({Path(task.image).parent for task in self.tasks})
-        servers = [server_of(text) for text in tools.servers] or [builtin_server(photos, tools.arguments)]
-        toolbox = Toolbox(servers, tools.call_timeout, self._recording, tools.processes)
+        toolbox = toolbox_of(self.config.tools, self.tasks, self._recording)
         self._toolbox = self._tools.enter_context(self._portal.wrap_async_context_manager(toolbox))
         self._broken = False
 

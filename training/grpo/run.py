@@ -42,7 +42,7 @@ def run(config: GrpoConfig, resume: bool) -> dict[str, float]:
     processor = load_processor(config.model)
     if state.is_main_process and not resume:
         GRPO.begin(output)
-        prepare(config, output)
+        prepare(config, output, state.num_processes)
         (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
     state.wait_for_everyone()
     tasks = load(output)
@@ -172,5 +172,5 @@ def check_launch(config: GrpoConfig, distributed: str, processes: int) -> None:
     if processes > 1 and config.held_out.episodes:
         raise ConfigError(
             "episodes cannot be measured while the weights are on several processes: set held_out.episodes = 0, and "
-            "measure afterwards with python -m training.held_out"
+            f"measure afterwards: python -m training.held_out {config.output}/model --from {config.output} --out DIR"
         )
