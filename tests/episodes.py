@@ -26,7 +26,7 @@ TOOLS = {
     "PG": "prompt_gen", "IG": "image_gen", "QE": "quality_eval", "KR": "knowledge_retrieval", "MG": "mask_gen",
 }  # fmt: skip
 _STEP = re.compile(
-    r"(?P<tool>PG|IG|QE|KR|MG)(?P<image>\d*)(?P<wrong>~?)(?P<refused>!?)(?:=(?P<value>[\d.]+|none|\?))?\Z"
+    r"(?P<tool>PG|IG|QE|KR|MG)(?P<image>\d*)(?P<wrong>[~^]?)(?P<refused>!?)(?:=(?P<value>[\d.]+|none|\?))?\Z"
 )
 
 
@@ -34,7 +34,7 @@ def trace(steps: str, stop: str = "", threshold: float = 7.0) -> Trace:
     """An episode in short: ``PG IG QE=5 KR IG QE=8 MG success``.
 
     QE and MG are about the last image unless a number names one (``QE2=7``); ``!`` is a refusal, ``~`` a wrong anomaly
-    type, ``MG=none`` no defect found, ``QE=?`` a score that is no number, ``??`` a turn that could not be used. The
+    type, ``^`` a wrong item, ``MG=none`` no defect found, ``QE=?`` a score that is no number, ``??`` a turn that could not be used. The
     answer is its status, with ``:N`` for another image than the last and ``-`` where mask_generated is false. Without
     an answer the episode ran out of turns, unless ``stop`` says otherwise.
     """
@@ -57,7 +57,8 @@ def trace(steps: str, stop: str = "", threshold: float = 7.0) -> Trace:
                 refused="" if ok else "no",
                 image=int(match["image"] or made) if about else made if tool == "image_gen" and ok else None,
                 score=float(match["value"]) if judged else None,
-                anomaly_type=("dent" if match["wrong"] else "scratch") if typed else None,
+                anomaly_type=("dent" if match["wrong"] == "~" else "scratch") if typed else None,
+                item_name=("bottle" if match["wrong"] == "^" else " plate") if typed else None,
                 found=tool == "mask_gen" and ok and match["value"] != "none",
             )
             actions.append(action)

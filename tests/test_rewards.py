@@ -105,6 +105,8 @@ def test_phi_counts_the_moves_that_the_paper_does_not_list(steps: str, invalid: 
         ("PG IG QE=5 KR! IG QE=8 MG success", 0),
         ("PG IG QE=5 KR IG QE=5.5 KR IG QE=8 MG success", 2),
         ("PG IG QE~=2 KR IG QE=8 MG success", 0),  # a score for another defect is no evidence
+        ("PG IG QE^=2 KR IG QE=8 MG success", 0),  # nor for another item
+        ("PG IG QE=5 KR^ IG QE=8 MG success", 0),  # knowledge of another item is none
     ],
 )
 def test_knowledge_is_rewarded_only_after_a_low_score(steps: str, times: int) -> None:
@@ -121,6 +123,8 @@ def test_knowledge_is_rewarded_only_after_a_low_score(steps: str, times: int) ->
         (TRIPLE, "length", -5 * 0.05),
         ("PG ?? IG QE=8 MG success", "length", -0.05),  # an unusable turn is a turn
         ("PG~ IG QE~=8 MG success", "wrong_type", -0.5),
+        ("PG^ IG QE^=8 MG success", "wrong_type", -0.5),
+        ("PG IG QE=5 KR^ IG QE=8 MG success", "wrong_type", -0.25),
         ("PG IG! IG QE=8 MG success", "refused", -0.1),
         ("?? ?? PG IG QE=8 MG success", "unusable", -0.5),
         ("PG IG QE=5", "no_answer", -0.5),
@@ -149,11 +153,12 @@ def test_every_other_term_of_behaviour_by_hand(steps: str, name: str, value: flo
     assert term(steps, f"behaviour.{name}") == pytest.approx(value)
 
 
-def test_the_first_judgement_of_an_image_counts_and_only_for_the_tasks_own_defect() -> None:
+def test_the_first_judgement_of_an_image_counts_and_only_for_the_tasks_own_defect_and_item() -> None:
     assert term("PG IG QE=5 QE=9 QE=9 MG below_threshold", "task") == 0.5
-    again = reward(trace("PG IG QE~=9 QE=4 MG below_threshold"))
-    assert again.components["task"] == 0.4
-    assert again.flags == ()
+    for other in "~^":
+        again = reward(trace(f"PG IG QE{other}=9 QE=4 MG below_threshold"))
+        assert again.components["task"] == 0.4
+        assert again.flags == ()
 
 
 @pytest.mark.parametrize(
@@ -195,6 +200,7 @@ def test_a_policy_that_keeps_writing_nonsense_is_punished_and_not_excluded() -> 
         (SINGLE, "PG IG QE=8 IG QE=2 IG QE=8 MG success"),  # swings
         (SINGLE, "PG IG QE=8 QE=8 QE=8 MG success"),
         (SINGLE, "PG IG QE~=8 MG success"),
+        (SINGLE, "PG IG QE^=8 MG success"),
         (SINGLE, "PG IG QE=8 success-"),
         (SINGLE, "PG ?? IG QE=8 MG success"),
         (SINGLE, "KR PG IG QE=8 MG success"),

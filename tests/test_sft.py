@@ -117,6 +117,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path: Path)
     assert train(whole) == 0
     assert train(halves, "train.max_steps=2") == 0
     assert train(halves, resume=True) == 0
+    assert train(halves, resume=True) == 0, "one that has ended trains no further, and hands over again"
     first, second = weights(whole / "model"), weights(halves / "model")
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     steps = [entry["step"] for entry in json.loads((halves / "history.json").read_text()) if "loss" in entry]

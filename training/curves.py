@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+
 History: TypeAlias = Sequence[dict[str, Any]]
 """Logged figures, each with its "step"."""
 COLUMNS = 3
+SPIKE = 4.0
+"""How far above the usual a value has to be to leave the scale."""
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One set of axes: its title, the label of each figure, and the upper end of its scale, None to fit."""
+    """One set of axes: its title, the label of each figure, and the upper end of its scale, None to fit.
+
+    ``percentile`` (0-100): where the greatest value is over ``SPIKE`` times this percentile, the scale ends shortly above
+    it, so that a spike does not flatten the rest.
+    """
 
     title: str
     curves: Mapping[str, str]
     top: float | None = None
+    percentile: float | None = None
+
+    def limit(self, values: Sequence[float]) -> float | None:
+        """The upper end of the scale for these values, None to fit."""
+        finite = [value for value in values if math.isfinite(value)]
+        if self.percentile is None or not finite:
+            return self.top
+        usual = float(np.percentile(finite, self.percentile, method="lower"))
+        return 1.1 * usual if 0 < SPIKE * usual < max(finite) else self.top
 
 
 PANELS = (
@@ -51,8 +69,12 @@ def plot(history: History, path: Path, panels: Sequence[Panel] = PANELS) -> None
             if steps:
                 axes.plot(steps, values, label=label, marker="o" if len(steps) < 20 else None, markersize=3)
         axes.set(title=panel.title, xlabel="step")
-        if all(value >= 0 for name in panel.curves for value in points(history, name)[1]):
-            axes.set_ylim(bottom=0, top=panel.top)
+        values = [value for name in panel.curves for value in points(history, name)[1]]
+        limit = panel.limit(values)
+        if all(value >= 0 for value in values):
+            axes.set_ylim(bottom=0, top=limit)
+        elif panel.percentile is not None and limit is not None:
+            axes.set_ylim(top=limit)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.savefig(path)

@@ -19,7 +19,7 @@ from training.reward_config import RewardConfig
 from training.trace import ANSWER, MAX_SCORE, UNUSABLE, Trace
 
 SCORER = "anomaly-agent"
-SCORER_VERSION = "2"
+SCORER_VERSION = "3"
 """Goes up whenever the same trace and configuration would give another number."""
 COMPONENTS = ("task", "reflection", "behaviour")
 
@@ -128,7 +128,7 @@ def behaviour_terms(trace: Trace, config: RewardConfig) -> dict[str, float]:
 
     A refused call is judged as a move, but the next move is judged from where the episode stood before it; so
     repeating a call that a tool refused is no invalid transition. Turns that could not be used are no moves.
-    Knowledge retrieval earns only where it was carried out.
+    Knowledge retrieval earns only where it was carried out, for the task's own defect and item.
     """
     invalid = retrievals = 0
     at, last_score = START, None
@@ -138,12 +138,13 @@ def behaviour_terms(trace: Trace, config: RewardConfig) -> dict[str, float]:
         invalid += (at, action.kind) not in VALID_TRANSITIONS
         if action.ok or action.kind == ANSWER:
             at = action.kind
-        if action.kind == "knowledge_retrieval" and action.ok and last_score is not None:
+        asked = action.kind == "knowledge_retrieval" and action.ok and not trace.astray(action)
+        if asked and last_score is not None:
             retrievals += last_score < config.delta
         if trace.evidence(action) and action.image in trace.scores:
             last_score = trace.scores[action.image]
     answer = trace.answer
-    wrong = sum(a.anomaly_type not in (None, trace.anomaly_type) for a in trace.actions)
+    wrong = sum(trace.astray(action) for action in trace.actions)
     costs = {
         "transitions": config.phi * invalid,
         "length": config.lambda_t * max(0, trace.turns - config.t_max),

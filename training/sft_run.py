@@ -20,6 +20,7 @@ from training.held_out import AT_ONCE, measure
 from training.local_policy import Batcher
 from training.model import load_model, load_processor, lora_config, parameter_counts
 from training.output_folder import SFT, check_apart, checkpoint_of, same_training
+from training.resuming import EndsInTime
 from training.sft_data import TOKENS, Prepared, load, prepare
 
 logger = logging.getLogger("training")
@@ -73,7 +74,7 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
 
     args = arguments(config, held_out=data.held_out is not None)  # before the model: it sets up DeepSpeed
 
-    class Trainer(SFTTrainer):
+    class Trainer(EndsInTime, SFTTrainer):
         """SFTTrainer whose evaluation includes episodes, and draws the curves."""
 
         def evaluate(self, *positional: Any, **named: Any) -> dict[str, float]:

@@ -24,8 +24,8 @@ class Action:
 
     ``kind``: the tool's name, "answer", or "unusable". ``ok``: whether a call was carried out. ``refused``: why not,
     "" where it was or where nothing came back. ``image``: number of the image that was made, judged or masked (the
-    original is 1). ``score``: what quality_eval gave, 0-10, None where it gave no such number. ``anomaly_type``: as
-    the call named it, None where it names none. ``found``: whether mask_gen found a defect.
+    original is 1). ``score``: what quality_eval gave, 0-10, None where it gave no such number. ``anomaly_type`` and
+    ``item_name``: as the call named them, None where it names none. ``found``: whether mask_gen found a defect.
     """
 
     kind: str
@@ -34,6 +34,7 @@ class Action:
     image: int | None = None
     score: float | None = None
     anomaly_type: str | None = None
+    item_name: str | None = None
     found: bool = False
 
 
@@ -62,10 +63,16 @@ class Trace:
         """Numbers of the synthesized images, in the order they were made."""
         return [a.image for a in self.actions if a.kind == "image_gen" and a.ok and a.image is not None]
 
+    def astray(self, action: Action) -> bool:
+        """Whether a call names another anomaly type or item than the task does."""
+        item = action.item_name
+        other_item = item is not None and item.strip() != self.item_name.strip()
+        return other_item or action.anomaly_type not in (None, self.anomaly_type)
+
     def evidence(self, action: Action) -> bool:
-        """Whether an action is a judgement that counts: a score, of the anomaly type that the task asks for."""
-        asked = action.anomaly_type in (None, self.anomaly_type)
-        return action.kind == "quality_eval" and action.ok and action.score is not None and asked
+        """Whether an action is a judgement that counts: a score, of the anomaly type on the item of the task."""
+        scored = action.kind == "quality_eval" and action.ok and action.score is not None
+        return scored and not self.astray(action)
 
     @property
     def scores(self) -> dict[int, float]:
@@ -137,12 +144,13 @@ class _Reader:
             return
         if isinstance(action, ToolCall):
             number = action.arguments.get("anomaly_image")
-            named = action.arguments.get("anomaly_type")
+            anomaly, item = action.arguments.get("anomaly_type"), action.arguments.get("item_name")
             self.actions.append(
                 Action(
                     action.name,
                     image=number if isinstance(number, int) and not isinstance(number, bool) else None,
-                    anomaly_type=None if named is None else str(named),
+                    anomaly_type=None if anomaly is None else str(anomaly),
+                    item_name=None if item is None else str(item),
                 )
             )
         else:

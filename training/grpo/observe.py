@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from training.generation import Sampling
 from training.grpo.config import GrpoConfig
 from training.grpo.figures import rollouts_of
 from training.grpo.held_out import measure_held_out
+from training.grpo.replay_buffer import ReplayError
 from training.grpo.trajectory import Trajectory
 from training.local_policy import Batcher
 
@@ -29,7 +31,14 @@ DRAW_EVERY = 5
 """Steps between drawings of the curves; they are drawn after every measurement and at the end too."""
 
 PANELS = (
-    Panel("reward", {"reward/total": "rollouts", "eval_reward": "held out, greedy"}),
+    Panel(
+        "reward",
+        {
+            "reward/total": "rollouts",
+            "eval_reward": "held out, reporting judge",
+            "eval_reward_by_own_judge": "held out, own judge",
+        },
+    ),
     Panel(
         "reward's parts",
         {"reward/task": "task", "reward/reflection": "reflection", "reward/behaviour": "behaviour"},
@@ -56,7 +65,7 @@ PANELS = (
             for name in ("prompt_gen", "image_gen", "quality_eval", "knowledge_retrieval", "mask_gen")
         },
     ),
-    Panel("KL divergence", {"kl": "from the reference"}),
+    Panel("KL divergence", {"kl": "from the reference"}, percentile=98),
     Panel("entropy", {"entropy": "nats a token"}),
     Panel(
         "groups",
@@ -82,12 +91,18 @@ class Observer(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure what training begins with, or take up the replay buffer where it was left."""
-        if state.global_step == 0:
+        self._take_up(state)
+        if state.global_step == 0 and self._measured < 0:
             self.measure(state.global_step)
-        elif (kept := self._replay(args, state)).is_file():
+        if state.global_step == 0:
+            return
+        kept = self._replay(args, state)
+        try:
             self.trainer.plan.buffer.load(kept)
-        else:
+        except FileNotFoundError:
             logger.warning("%s is missing: the replay buffer begins empty", kept)
+        except ReplayError as error:
+            logger.warning("%s: the replay buffer begins empty", error)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Measure now and then."""
@@ -118,6 +133,15 @@ class Observer(TrainerCallback):
             self.measure(state.global_step)
         if state.is_world_process_zero:
             draw(state.log_history, self.config.output)
+
+    def _take_up(self, state: Any) -> None:
+        """Know what was measured before, also after the checkpoint was saved, as the measurement at the end is."""
+        with suppress(OSError, ValueError):
+            kept = json.loads((self.config.output / "history.json").read_text(encoding="utf-8"))
+            late = [entry for entry in kept if "eval_reward" in entry and entry["step"] == state.global_step]
+            state.log_history += [entry for entry in late if entry not in state.log_history]
+        known = [int(entry["step"]) for entry in state.log_history if "eval_reward" in entry]
+        self._measured = max(known, default=-1)
 
     def _replay(self, args: Any, state: Any) -> Path:
         """The file of a checkpoint that holds this process's replay buffer."""

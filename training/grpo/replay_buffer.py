@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Container, Iterable
 from dataclasses import replace
@@ -9,6 +10,10 @@ from pathlib import Path
 from random import Random
 
 from training.grpo.trajectory import Group
+
+
+class ReplayError(ValueError):
+    """A file holds no replay buffer: it is damaged, or of another version."""
 
 
 class ReplayBuffer:
@@ -53,11 +58,18 @@ class ReplayBuffer:
         """Take the groups that ``save`` wrote, as many as there is room for: from a checkpoint of one's own, since
         reading it runs what it holds.
 
-        Raises OSError.
+        Raises OSError, and ReplayError where the file is damaged; the buffer is then as it was.
         """
         import torch
 
-        self.groups = deque(torch.load(path, weights_only=False))
+        damages = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError)
+        try:
+            groups = torch.load(path, weights_only=False)
+        except (*damages, ImportError) as error:
+            raise ReplayError(f"{path} is damaged ({type(error).__name__})") from error
+        if not (isinstance(groups, list) and all(isinstance(group, Group) for group in groups)):
+            raise ReplayError(f"{path} holds no groups of rollouts")
+        self.groups = deque(groups)
         self._make_room()
 
     def _make_room(self) -> None:

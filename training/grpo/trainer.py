@@ -11,6 +11,7 @@ import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -24,13 +25,15 @@ from training.grpo.config import GrpoConfig, VllmSection
 from training.grpo.figures import rollouts_of, step_figures
 from training.grpo.guard import GradientGuard
 from training.grpo.rollouts import Rollouts, Timing
+from training.grpo.task_order import TaskOrder
 from training.grpo.trajectory import REWARD_NAMES, Group
 from training.grpo.vllm import VllmColocated, sync
 from training.grpo.vllm_server import connect
 from training.local_policy import Batcher, TurnSource
+from training.resuming import EndsInTime
 
 
-class EpisodeGRPOTrainer(GRPOTrainer):
+class EpisodeGRPOTrainer(EndsInTime, GRPOTrainer):
     """GRPO over recorded episodes.
 
     ``train_dataset`` has the columns ``prompt`` (what TRL logs) and ``task`` (the task's number). A process gets whole
@@ -50,6 +53,10 @@ class EpisodeGRPOTrainer(GRPOTrainer):
         self.batch = Batch([])
         self._numbers: list[int] = []
         self._server: TurnSource | None = None
+
+    def _get_train_sampler(self, dataset: Any = None) -> TaskOrder:
+        """TRL's order of tasks, which a resumed training keeps."""
+        return TaskOrder(super()._get_train_sampler(dataset), lambda: int(self.state.epoch or 0))
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """Rollouts, rewards, advantages; replayed groups keep the probabilities that they were sampled with."""
@@ -123,11 +130,12 @@ class EpisodeGRPOTrainer(GRPOTrainer):
         return self._server
 
     def _maker(self, source: TurnSource) -> Callable[[Sequence[int]], list[Group]]:
-        """Rolls out tasks; the second call of a step, which replaces groups, writes into a folder of its own."""
-        waves = iter(["", *(f"-{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")])
+        """Rolls out tasks; later calls of a step, which replace groups, write into folders of their own."""
+        waves = count(1)
 
         def make(numbers: Sequence[int]) -> list[Group]:
-            return self.rollouts.groups(source, numbers, self.state.global_step, next(waves))
+            wave = next(waves)
+            return self.rollouts.groups(source, numbers, self.state.global_step, f"-{wave}" if wave > 1 else "")
 
         return make
 
