@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,7 @@ def test_the_tasks_of_an_epoch_are_the_same_wherever_a_training_goes_on_in_it(tr
     whole = [list(drawn) for _ in range(3)]
     assert whole[0] != whole[1] != whole[2]
     again = RepeatSampler(range(8), mini_repeat_count=1, batch_size=2, seed=3)
-    assert [list(TaskOrder(again, lambda epoch=epoch: epoch)) for epoch in (2, 1)] == [whole[2], whole[1]]
+    assert [list(TaskOrder(again, partial(int, epoch))) for epoch in (2, 1)] == [whole[2], whole[1]]
 
 
 def test_a_training_that_has_ended_is_not_trained_further_and_hands_over_again(resumed: Path) -> None:

@@ -9,8 +9,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from transformers import TrainerControl, TrainerState
 
 from agent.session import read_session
@@ -20,6 +22,7 @@ from tests.test_grpo_inputs import config_of
 from tests.tiny_grpo import arguments, history, refusal, told, train
 from training.config import ConfigError
 from training.curves import Panel
+from training.grpo import run
 from training.grpo.replay_buffer import ReplayBuffer, ReplayError
 from training.interrupt import Interrupt
 from training.output_folder import same_training
@@ -78,6 +81,17 @@ def test_a_training_none_of_whose_rollouts_can_be_used_fails_with_what_ended_the
     left_out = [record.getMessage() for record in caplog.records if "is left out of the loss" in record.getMessage()]
     assert left_out
     assert all("leaves no room in 100" in message for message in left_out)
+
+
+def test_running_out_of_memory_while_the_model_is_loaded_says_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(run, "load_model", full)
+    assert train(tmp_path / "out") == 2
+    assert "the GPU's memory does not suffice" in refusal(capsys)
 
 
 def test_a_signal_while_weights_are_updated_ends_the_training_after_the_step() -> None:
