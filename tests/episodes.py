@@ -34,9 +34,9 @@ def trace(steps: str, stop: str = "", threshold: float = 7.0) -> Trace:
     """An episode in short: ``PG IG QE=5 KR IG QE=8 MG success``.
 
     QE and MG are about the last image unless a number names one (``QE2=7``); ``!`` is a refusal, ``~`` a wrong anomaly
-    type, ``^`` a wrong item, ``MG=none`` no defect found, ``QE=?`` a score that is no number, ``??`` a turn that could not be used. The
-    answer is its status, with ``:N`` for another image than the last and ``-`` where mask_generated is false. Without
-    an answer the episode ran out of turns, unless ``stop`` says otherwise.
+    type, ``^`` a wrong item, ``MG=none`` no defect found, ``QE=?`` a score that is no number, ``??`` a turn that could
+    not be used. The answer is its status, with ``:N`` for another image than the last and ``-`` where mask_generated is
+    false. Without an answer the episode ran out of turns, unless ``stop`` says otherwise.
     """
     actions: list[Action] = []
     answer = None

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,19 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from trl.trainer.utils import RepeatSampler
 
 from agent.session import read_session
 from tests.conftest import make_photo
 from tests.tiny_grpo import acting_model, history, refusal, told, train
+from tests.tiny_training import planner_sessions
 from training.compat import without_video
+from training.grpo.task_order import TaskOrder
 from training.reward_config import RewardConfig
 from training.sessions import find_sessions, logged_totals
 
 STEPS, HALF = 4, 2
+"""An epoch has two steps: four tasks, two groups a step."""
 TOOLS = ("prompt_gen", "image_gen", "quality_eval", "knowledge_retrieval", "mask_gen")
 
 
@@ -42,7 +47,7 @@ def trained(room: Path) -> Path:
     """The output folder of an uninterrupted training that measured before and after, and recorded its tools."""
     changes = (
         f"train.max_steps={STEPS}", f'held_out.files=["{room / "held-out.jsonl"}"]', "held_out.episodes=1",
-        "held_out.max_new_tokens=60", "held_out.every=99", f"tools.recording={room / 'recorded'}",
+        "held_out.max_new_tokens=60", "held_out.every=1", four_tasks(), f"tools.recording={room / 'recorded'}",
         'tools.mode="record"',
     )  # fmt: skip
     assert train(room / "whole", *changes) == 0
@@ -57,7 +62,7 @@ def resumed(trained: Path, room: Path) -> Path:
     shutil.rmtree(output / "model")
     shutil.rmtree(output / "checkpoints" / f"checkpoint-{STEPS}")
     changes = (f"train.max_steps={STEPS}", "held_out.episodes=1", f'held_out.files=["{room / "held-out.jsonl"}"]')
-    settings = ("held_out.every=99", "held_out.max_new_tokens=60")
+    settings = ("held_out.every=1", "held_out.max_new_tokens=60", four_tasks())
     assert train(output, *changes, *settings, resume=True) == 0
     return output
 
@@ -68,8 +73,12 @@ def replayed(trained: Path, room: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", "/there/is/no/python")
         recorded = (f"tools.recording={room / 'recorded'}", 'tools.mode="replay"')
-        assert train(room / "replayed", f"train.max_steps={HALF}", *recorded) == 0
+        assert train(room / "replayed", f"train.max_steps={HALF}", four_tasks(), *recorded) == 0
     return room / "replayed"
+
+
+def four_tasks() -> str:
+    return f'tasks.sessions=["{planner_sessions()}/[0-3]"]'
 
 
 def steps(output: Path) -> list[dict[str, Any]]:
@@ -89,7 +98,9 @@ def test_everything_that_a_training_leaves_is_in_its_folder(trained: Path) -> No
     }  # fmt: skip
     assert (trained / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
-    assert sorted(path.name for path in (trained / "held_out").iterdir()) == ["step-000000", f"step-{STEPS:06d}"]
+    assert sorted(path.name for path in (trained / "held_out").iterdir()) == [
+        f"step-{step:06d}" for step in range(STEPS + 1)
+    ]
     for step in (HALF, STEPS):
         assert (trained / "checkpoints" / f"checkpoint-{step}" / "replay-0.pt").is_file()
         for name in ("best", "median", "worst"):
@@ -112,7 +123,7 @@ def test_every_rollout_is_a_session_whose_log_holds_its_rewards(trained: Path) -
     assert steps(trained)[0]["reward/total"] == pytest.approx(sum(totals) / len(totals), abs=1e-5)
 
 
-def test_every_figure_of_a_step_is_in_the_history(trained: Path) -> None:
+def test_every_figure_of_a_step_is_in_the_history_also_where_every_step_is_measured(trained: Path) -> None:
     entries = steps(trained)
     assert [entry["step"] for entry in entries] == [1, 2, 3, 4]
     expected = {
@@ -131,7 +142,7 @@ def test_every_figure_of_a_step_is_in_the_history(trained: Path) -> None:
         assert entry["rollouts/left_out"] == entry["rollouts/excluded"] == entry["updates_left_out"] == 0
     assert entries[0]["tools/image_gen"] > 0
     measured = [entry for entry in history(trained) if "eval_reward" in entry]
-    assert [entry["step"] for entry in measured] == [0, STEPS]
+    assert [entry["step"] for entry in measured] == list(range(STEPS + 1))
     assert {"eval_reward_by_own_judge", "eval_valid_share", "eval_answered_share", "eval_mean_turns"} <= {*measured[0]}
 
 
@@ -164,7 +175,7 @@ def test_the_trained_model_loads_has_its_card_and_has_learnt(trained: Path) -> N
     assert "reward/total" in card
 
 
-def test_a_training_that_was_interrupted_goes_on_as_if_it_had_not_been(trained: Path, resumed: Path) -> None:
+def test_an_interrupted_training_goes_on_in_the_next_epoch_as_if_it_had_not_been(trained: Path, resumed: Path) -> None:
     assert told(resumed) == told(trained)
     for whole, again in zip(steps(trained), steps(resumed), strict=True):
         for name in ("step", "reward/total", "episode/turns", "groups/replayed", "groups/resampled", "kl", "entropy"):
@@ -172,6 +183,35 @@ def test_a_training_that_was_interrupted_goes_on_as_if_it_had_not_been(trained: 
     expected = weights(trained / "model")
     for name, tensor in weights(resumed / "model").items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-5, msg=name)
+
+
+def test_the_tasks_of_an_epoch_are_the_same_wherever_a_training_goes_on_in_it(trained: Path, resumed: Path) -> None:
+    def tasks(output: Path) -> list[set[str]]:
+        return [
+            {place.name[:5] for place in find_sessions([output / "rollouts" / f"step-{step:06d}"])}
+            for step in range(STEPS)
+        ]
+
+    assert tasks(resumed) == tasks(trained)
+    drawn = RepeatSampler(range(8), mini_repeat_count=1, batch_size=2, seed=3)
+    whole = [list(drawn) for _ in range(3)]
+    assert whole[0] != whole[1] != whole[2]
+    again = RepeatSampler(range(8), mini_repeat_count=1, batch_size=2, seed=3)
+    assert [list(TaskOrder(again, partial(int, epoch))) for epoch in (2, 1)] == [whole[2], whole[1]]
+
+
+def test_a_training_that_has_ended_is_not_trained_further_and_hands_over_again(resumed: Path) -> None:
+    before, measured = weights(resumed / "model"), history(resumed)
+    shutil.rmtree(resumed / "model")
+    acted = told(resumed)
+    settings = ("held_out.every=1", "held_out.max_new_tokens=60", "held_out.episodes=1", four_tasks())
+    files = f'held_out.files=["{resumed.parent / "held-out.jsonl"}"]'
+    assert train(resumed, f"train.max_steps={STEPS}", files, *settings, resume=True) == 0
+    assert told(resumed) == acted
+    assert max(entry["step"] for entry in history(resumed)) == STEPS
+    assert [e for e in history(resumed) if "eval_reward" in e] == [e for e in measured if "eval_reward" in e]
+    for name, tensor in weights(resumed / "model").items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, msg=name)
 
 
 def test_two_trainings_with_the_same_seed_are_the_same(trained: Path, replayed: Path) -> None:
@@ -199,8 +239,14 @@ def test_recorded_tool_results_earn_the_same_rewards_without_a_server(trained: P
 def test_a_folder_with_a_training_is_not_begun_anew(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train(trained) == 2
     assert "add --resume" in refusal(capsys)
-    assert train(trained, "grpo.group_size=2", "train.batch_size=4", resume=True) == 2
-    assert "began with another [grpo]" in refusal(capsys)
+    for change, says in (
+        ("grpo.beta=0.1", "began with another [grpo]"),
+        ("replay.share=0.25", "began with another [replay]"),
+        ("rollout.temperature=0.9", "began with another [rollout]"),
+        ("train.seed=7", "began with another train.seed"),
+    ):
+        assert train(trained, four_tasks(), change, resume=True) == 2
+        assert says in refusal(capsys)
 
 
 def test_adapters_train_with_two_updates_a_batch_and_are_merged_into_the_model(room: Path) -> None:

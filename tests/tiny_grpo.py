@@ -26,10 +26,12 @@ SIDE = 96
 
 
 def train(output: Path, *changes: str, resume: bool = False) -> int:
-    """The command with a short training: two groups of four a step, one of which is replayed where it can be.
+    """The command with a short training; ``changes`` come last and win."""
+    return command.main(arguments(output, *changes, resume=resume))
 
-    ``changes`` come last and win.
-    """
+
+def arguments(output: Path, *changes: str, resume: bool = False) -> list[str]:
+    """The command's arguments for two groups of four a step, one of which is replayed where it can be."""
     settings = (
         f"output={output}",
         f"model.path={acting_model()}",
@@ -47,7 +49,7 @@ def train(output: Path, *changes: str, resume: bool = False) -> int:
         *changes,
     )
     chosen = [part for setting in settings for part in ("--set", setting)]
-    return command.main([str(CONFIG), *chosen, *(["--resume"] if resume else [])])
+    return [str(CONFIG), *chosen, *(["--resume"] if resume else [])]
 
 
 @cache

@@ -21,8 +21,8 @@ SPIKE = 4.0
 class Panel:
     """One set of axes: its title, the label of each figure, and the upper end of its scale, None to fit.
 
-    ``percentile`` (0-100): where the greatest value is over ``SPIKE`` times this percentile, the scale ends shortly above
-    it, so that a spike does not flatten the rest.
+    ``percentile`` (0-100): where the greatest value is over ``SPIKE`` times this percentile, the scale ends shortly
+    above it, so that a spike does not flatten the rest.
     """
 
     title: str

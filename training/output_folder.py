@@ -13,6 +13,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from training.config import ConfigError, Section
 
@@ -90,16 +93,51 @@ def check_apart(output: Path, sessions: Sequence[Path]) -> None:
                 )
 
 
-def same_training(config: Section, output: Path, sections: Sequence[str]) -> None:
-    """Refuse to go on with other sections, such as the model, than a training began with.
+def same_training(config: Section, output: Path, parts: Sequence[str]) -> None:
+    """Refuse to go on with other parts, such as the section "model" or the key "train.seed", than a training began
+    with. Relative and absolute paths of the same files are the same.
 
-    Raises ConfigError or OSError.
+    Raises ConfigError, also where the folder's ``config.json`` is missing or damaged, or OSError.
     """
-    began = json.loads((output / "config.json").read_text(encoding="utf-8"))
-    now = config.model_dump(mode="json")
-    for section in sections:
-        if began.get(section) != now[section]:
-            raise ConfigError(f"the training in {output} began with another [{section}]: use the same, or start again")
+    path = output / "config.json"
+    cure = "put it back as it was, or start again in another folder with --set output=DIR"
+    try:
+        began = json.loads(path.read_text(encoding="utf-8"))
+        for part in parts:
+            section, *keys = part.split(".")
+            kind: TypeAdapter[Any] = TypeAdapter(type(config).model_fields[section].rebuild_annotation())
+            then, now = kind.validate_json(json.dumps(began.get(section))), getattr(config, section)
+            for key in keys:
+                then, now = getattr(then, key), getattr(now, key)
+            if _plain(then) != _plain(now):
+                name = part if keys else f"[{part}]"
+                raise ConfigError(f"the training in {output} began with another {name}: use the same, or start again")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}, which says how the training began, is missing: {cure}") from None
+    except (json.JSONDecodeError, ValidationError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(f"{path} is damaged ({str(error).splitlines()[0]}): {cure}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A part of a configuration for comparing, with absolute paths."""
+    if isinstance(value, Section):
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.resolve() if isinstance(value, Path) else value
+
+
+def how_to_go_on(output: Path, kind: Kind) -> str:
+    """What a user can do after a training was broken off."""
+    try:
+        checkpoint_of(output, True, kind)
+    except ConfigError:
+        try:
+            _remains(output, kind)
+        except ConfigError:
+            return "there is no checkpoint yet, so start again in another folder with --set output=DIR"
+        return "there is no checkpoint yet, so start again"
+    return "go on with --resume"
 
 
 def _remains(output: Path, kind: Kind) -> list[Path]:

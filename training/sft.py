@@ -28,6 +28,7 @@ from agent.toolbox import ToolboxError
 from training.config import ConfigError, SftConfig, check_config, read_toml
 from training.encoding import EncodingError
 from training.examples import DataError
+from training.output_folder import SFT, how_to_go_on
 
 UNUSABLE, FAILED, INTERRUPTED = 2, 1, 130
 
@@ -59,6 +60,7 @@ def parser_of() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, 1 where training failed, 2 for input that cannot be used."""
     options = parser_of().parse_args(argv)
+    config: SftConfig | None = None
     try:
         check_deepspeed()
         config = check_config(changed(read_toml(options.config), options.set), SftConfig, str(options.config))
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EncodingError, SessionError, ToolboxError, OSError) as error:
         return fail(str(error), FAILED)
     except KeyboardInterrupt:
-        return fail("interrupted: go on with --resume", INTERRUPTED)
+        return fail(f"interrupted: {how_to_go_on(config.output, SFT) if config else 'start again'}", INTERRUPTED)
     print("\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))
     print(f"model: {config.output / 'model'}")
     return 0

@@ -25,6 +25,8 @@ from training.config import ConfigError, check_config, read_toml
 from training.encoding import EncodingError
 from training.errors import TrainingError
 from training.grpo.config import GrpoConfig
+from training.grpo.errors import RolloutError
+from training.output_folder import GRPO, how_to_go_on
 from training.sft import FAILED, INTERRUPTED, UNUSABLE, changed, check_deepspeed, fail
 
 
@@ -38,8 +40,11 @@ def parser_of() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0, 1 where training failed, 2 for input that cannot be used."""
+    """The command; returns its exit code: 0, 1 where training failed, 2 for input that cannot be used, 130 where
+    Ctrl-C or SIGTERM ended it, which leaves a checkpoint.
+    """
     options = parser_of().parse_args(argv)
+    config: GrpoConfig | None = None
     try:
         check_deepspeed()
         config = check_config(changed(read_toml(options.config), options.set), GrpoConfig, str(options.config))
@@ -50,10 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         figures = run(config, options.resume)
     except (ConfigError, TrainingError) as error:
         return fail(str(error), UNUSABLE)
-    except (EncodingError, PolicyError, SessionError, ToolboxError, RecordingError, ArithmeticError, OSError) as error:
+    except (EncodingError, PolicyError, SessionError, RecordingError, ArithmeticError, OSError) as error:
+        return fail(str(error), FAILED)
+    except (ToolboxError, RolloutError) as error:
         return fail(str(error), FAILED)
     except KeyboardInterrupt:
-        return fail("interrupted: go on with --resume", INTERRUPTED)
+        return fail(f"interrupted: {how_to_go_on(config.output, GRPO) if config else 'start again'}", INTERRUPTED)
     print("\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))
     print(f"model: {config.output / 'model'}")
     return 0

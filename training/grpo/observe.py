@@ -23,6 +23,7 @@ from training.grpo.figures import rollouts_of
 from training.grpo.held_out import measure_held_out
 from training.grpo.replay_buffer import ReplayError
 from training.grpo.trajectory import Trajectory
+from training.interrupt import Interrupt
 from training.local_policy import Batcher
 
 logger = logging.getLogger("training")
@@ -78,8 +79,10 @@ PANELS = (
 class Observer(TrainerCallback):
     """Measures before the first step, now and then, and at the end; draws; keeps reports of sample episodes."""
 
-    def __init__(self, config: GrpoConfig, trainer: Any, encoder: Encoder, held_out: Sequence[Task]) -> None:
-        self.config, self.trainer, self.encoder = config, trainer, encoder
+    def __init__(
+        self, config: GrpoConfig, trainer: Any, encoder: Encoder, held_out: Sequence[Task], interrupt: Interrupt
+    ) -> None:
+        self.config, self.trainer, self.encoder, self.interrupt = config, trainer, encoder, interrupt
         self.held_out = held_out[: config.held_out.episodes]
         self._measured = -1
         if self.held_out and config.same_judge:
@@ -108,7 +111,8 @@ class Observer(TrainerCallback):
         """Measure now and then."""
         if state.global_step % self.config.held_out.every == 0:
             own_figures_due = control.should_log
-            self.measure(state.global_step)
+            with self.interrupt.allowed():
+                self.measure(state.global_step)
             control.should_log = own_figures_due  # logging the measurement has cleared it
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -152,7 +156,6 @@ class Observer(TrainerCallback):
         """Held-out episodes with the weights as they are now."""
         if not self.held_out:
             return
-        self._measured = step
         trainer = self.trainer
         folder = self.config.output / "held_out" / f"step-{step:06d}"
         sampling = Sampling(0.0, self.config.held_out.max_new_tokens)
@@ -163,6 +166,7 @@ class Observer(TrainerCallback):
         except ToolboxError as error:
             logger.error("step %d is not measured: %s", step, error)
             return
+        self._measured = step
         training = trainer.model.training
         trainer.model.eval()  # else TRL would take the step's own figures for logged
         trainer.log(figures)

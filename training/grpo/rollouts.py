@@ -10,12 +10,13 @@ import logging
 import shutil
 import time
 from collections.abc import Sequence
+from concurrent.futures import wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
-from anyio import to_thread
+from anyio import CancelScope, to_thread
 from anyio.from_thread import start_blocking_portal
 
 from agent.many import Finished, run_many
@@ -25,17 +26,18 @@ from agent.task import StopReason, Task
 from agent.toolbox import ToolboxError
 from training.encoding import EncodingError
 from training.grpo.config import GrpoConfig
+from training.grpo.errors import RolloutError
 from training.grpo.figures import figures_of
 from training.grpo.tools import toolbox_of
 from training.grpo.trajectory import Group, Trajectory, blank, cut, rewarded
 from training.local_policy import LocalPolicy, TurnSource
 from training.rescore import RECORDED, Scored, reward_events, score
-from training.rewards import reward
+from training.rewards import COMPONENTS, reward
 from training.trace import read_trace
 
 logger = logging.getLogger("training")
 PATIENCE = 3
-"""Waves in a row that may consist of nothing but episodes that a tool's failure ended; one more ends the training."""
+"""Waves in a row that may be without one rollout that can be learned from; one more ends the training."""
 
 
 @dataclass(slots=True)
@@ -52,16 +54,20 @@ class Rollouts:
     """Rolls out groups of tasks; a context manager around the tool servers.
 
     Entering raises ToolboxError where the tools cannot be started or reached. ``timing`` adds up until it is taken.
+    ``rank``: the process's, so that processes that draw the same task roll it out differently.
     """
 
     config: GrpoConfig
     tasks: Sequence[Task]
     folder: Path
+    rank: int = 0
     timing: Timing = field(default_factory=Timing)
     _stack: ExitStack = field(default_factory=ExitStack)
     _tools: ExitStack = field(default_factory=ExitStack)
     _broken: bool = False
     _failed_waves: int = 0
+    _used: bool = False
+    _last_error: str = ""
 
     def __enter__(self) -> Rollouts:
         tools = self.config.tools
@@ -78,7 +84,7 @@ class Rollouts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     def _open(self) -> None:
         """Start or reach the tool servers, again where one of them died."""
@@ -91,8 +97,9 @@ class Rollouts:
         """Roll out the tasks of these numbers, all episodes at once: one group each.
 
         The sessions lie in ``step-NNNNNN/TASK-ROLLOUT`` under the folder. Servers are started anew after one of them
-        died. Raises what generation raises, such as running out of memory, and ToolboxError where the tools cannot be
-        started again or fail in every episode of wave after wave.
+        died. Raises what generation raises, such as running out of memory, ToolboxError where the tools cannot be
+        started again or fail in every episode of wave after wave, and RolloutError where wave after wave is of no use
+        for another reason. An interruption cancels the episodes, which record it, before it goes on.
         """
         size = self.config.grpo.group_size
         folder = self.folder / f"step-{step:06d}{wave}"
@@ -104,30 +111,63 @@ class Rollouts:
         if self._broken:
             logger.warning("step %d: the tool servers are started anew", step + 1)
             self._open()
-        made = self._portal.call(self._run, source, tasks, names, folder, step)
+        scope = self._portal.call(CancelScope)
+        future = self._portal.start_task_soon(self._run, scope, source, tasks, names, folder, step)
+        try:
+            made = future.result()
+        except BaseException:
+            self._portal.call(scope.cancel)
+            wait([future])
+            raise
         self._look_for_failures(made, folder)
         return [
             Group(number, step, tuple(made[place * size : (place + 1) * size])) for place, number in enumerate(numbers)
         ]
 
+    def check(self) -> None:
+        """Raise ToolboxError or RolloutError where there were rollouts and none of them could be learned from."""
+        if self._failed_waves and not self._used:
+            raise self._failure(self._broken, self.folder)
+
     def _look_for_failures(self, made: Sequence[Trajectory], folder: Path) -> None:
-        """Count waves of which nothing was left. Raises ToolboxError after too many."""
-        failed = bool(made) and all(rollout.stop_reason == StopReason.TOOL_ERROR for rollout in made)
-        self._failed_waves = self._failed_waves + 1 if failed else 0
-        self._broken |= failed
+        """Count waves that are of no use. Raises ToolboxError or RolloutError after too many."""
+        used = any(rollout.rewards[COMPONENTS[0]] is not None for rollout in made)
+        tools = not used and all(rollout.stop_reason == StopReason.TOOL_ERROR for rollout in made)
+        self._used |= used
+        self._failed_waves = 0 if used else self._failed_waves + 1
+        self._broken |= tools
         if self._failed_waves > PATIENCE:
-            end = read_session(made[-1].session).end or {}
-            raise ToolboxError(
-                f"tools failed in every episode of {self._failed_waves} waves in a row: {end.get('error')} (sessions "
-                f"in {folder}); mend them and go on from the last checkpoint with --resume"
-            )
+            raise self._failure(tools, folder)
+
+    def _failure(self, tools: bool, folder: Path) -> ToolboxError | RolloutError:
+        what = "tools failed in every episode of" if tools else "no rollout could be learned from in"
+        kind = ToolboxError if tools else RolloutError
+        cure = "go on with --resume" if tools else "go on with --resume, or start again where that changes [rollout]"
+        return kind(
+            f"{what} {self._failed_waves} waves in a row: {self._last_error} (sessions in {folder}); mend it and {cure}"
+        )
 
     async def _run(
+        self,
+        scope: CancelScope,
+        source: TurnSource,
+        tasks: Sequence[Task],
+        names: Sequence[str],
+        folder: Path,
+        step: int,
+    ) -> list[Trajectory]:
+        """The trajectories of the tasks, fewer where the scope was cancelled."""
+        with scope:
+            return await self._act(source, tasks, names, folder, step)
+        return []
+
+    async def _act(
         self, source: TurnSource, tasks: Sequence[Task], names: Sequence[str], folder: Path, step: int
     ) -> list[Trajectory]:
         rollout = self.config.rollout
+        seed = f"{self.rank} {step}" if self.rank else f"{step}"  # an episode's random numbers, with its name
         policies = {
-            id(task): LocalPolicy(source, self.config.output.name, f"{step} {name}", rollout.max_tokens)
+            id(task): LocalPolicy(source, self.config.output.name, f"{seed} {name}", rollout.max_tokens)
             for task, name in zip(tasks, names, strict=True)
         }
         made: list[Trajectory | None] = [None] * len(tasks)
@@ -173,8 +213,10 @@ class Rollouts:
             append_events(one.folder, "reward", reward_events(result, self.config.rewards))
         except (SessionError, OSError) as error:
             problem, figures = f"its session cannot be used: {error}", {}
+        self._last_error = one.error or problem or self._last_error
         if problem:
-            logger.error("rollout %s is left out of the loss: %s", one.folder, problem)
+            ended = f" ({one.error})" if one.error else ""
+            logger.error("rollout %s is left out of the loss: %s%s", one.folder, problem, ended)
             trajectory = replace(blank(source.encoder), problem=problem, figures=figures)
         trajectory = replace(trajectory, session=one.folder, stop_reason=one.episode.stop_reason.value, figures=figures)
         if problem:

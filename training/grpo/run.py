@@ -5,19 +5,26 @@ from __future__ import annotations
 import logging
 import os
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from agent.toolbox import ToolboxError
 from training.card import grpo_card
 from training.config import ConfigError
 from training.encoding import Encoder
 from training.grpo.config import GrpoConfig
+from training.grpo.errors import RolloutError
 from training.grpo.rollouts import Rollouts
 from training.grpo.tasks import TaskSets, load, prepare
 from training.handover import hand_over
 from training.model import load_model, load_processor, lora_config, parameter_counts
 from training.output_folder import GRPO, checkpoint_of, same_training
 
+if TYPE_CHECKING:
+    from training.interrupt import Interrupt
+
 logger = logging.getLogger("training")
+SAME = ("model", "lora", "tasks", "grpo", "replay", "rollout", "reward", "train.seed")
+"""What a training that is gone on with has to keep of its configuration."""
 MEMORY = (
     "the GPU's memory does not suffice; what helps, in this order: train.batch_size = 1, "
     "train.gradient_checkpointing = true, a lower rollout.max_tokens, model.image_side or rollout.batch, grpo.beta = 0 "
@@ -28,15 +35,27 @@ MEMORY = (
 def run(config: GrpoConfig, resume: bool) -> dict[str, float]:
     """Train, measure and hand over; the last figures.
 
-    Raises ConfigError, NotFiniteError, EncodingError, SessionError, ToolboxError or OSError.
+    Raises ConfigError, NotFiniteError, EncodingError, SessionError, ToolboxError, RolloutError or OSError, and
+    KeyboardInterrupt for SIGTERM too. One process alone leaves a checkpoint where it was interrupted or tools failed.
     """
     import torch
+
+    from training.interrupt import Interrupt
+
+    with Interrupt() as interrupt:
+        try:
+            return _run(config, resume, interrupt)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(MEMORY) from error
+
+
+def _run(config: GrpoConfig, resume: bool, interrupt: Interrupt) -> dict[str, float]:
     from accelerate import PartialState
 
     output = config.output
     checkpoint = checkpoint_of(output, resume, GRPO)
     if resume:
-        same_training(config, output, ("model", "lora", "tasks", "grpo", "reward"))
+        same_training(config, output, SAME)
     state = PartialState()
     check_launch(config, str(state.distributed_type.value), state.num_processes)
     processor = load_processor(config.model)
@@ -47,14 +66,19 @@ def run(config: GrpoConfig, resume: bool) -> dict[str, float]:
     state.wait_for_everyone()
     tasks = load(output)
     folder = output / "rollouts" / (f"process-{state.process_index}" if state.num_processes > 1 else "")
-    with Rollouts(config, tasks.train, folder) as rollouts:
-        trainer = trainer_of(config, processor, tasks, rollouts)
+    with Rollouts(config, tasks.train, folder, state.process_index) as rollouts:
+        trainer = trainer_of(config, processor, tasks, rollouts, interrupt)
         trains, total = parameter_counts(trainer.model)
         logger.info("%d of %d weights train on %d tasks", trains, total, len(tasks.train))
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(MEMORY) from error
+            rollouts.check()
+        except (KeyboardInterrupt, ToolboxError, RolloutError):
+            trainer.forget_unfinished_step()
+            interrupt.keep(trainer)
+            raise
+        if interrupt.came:  # it ended after the step that was under way, with a checkpoint
+            raise KeyboardInterrupt
     from training.grpo.observe import last_figures
 
     figures = last_figures(trainer.state.log_history)
@@ -63,13 +87,16 @@ def run(config: GrpoConfig, resume: bool) -> dict[str, float]:
     return figures
 
 
-def trainer_of(config: GrpoConfig, processor: Any, tasks: TaskSets, rollouts: Rollouts) -> Any:
+def trainer_of(
+    config: GrpoConfig, processor: Any, tasks: TaskSets, rollouts: Rollouts, interrupt: Interrupt | None = None
+) -> Any:
     """The trainer over the tasks, which also measures, draws and keeps samples. Raises ConfigError."""
     import datasets
     from transformers import ProgressCallback
 
     from training.grpo.observe import Observer
     from training.grpo.trainer import EpisodeGRPOTrainer
+    from training.interrupt import Interrupt
 
     args = arguments(config)  # before the model: it sets up DeepSpeed
     rows = [
@@ -88,7 +115,9 @@ def trainer_of(config: GrpoConfig, processor: Any, tasks: TaskSets, rollouts: Ro
         peft_config=lora_config(config.lora) if config.lora else None,
     )
     trainer.remove_callback(ProgressCallback)  # the observer's line a step says what matters
-    trainer.add_callback(Observer(config, trainer, encoder, tasks.held_out))
+    interrupt = interrupt or Interrupt()
+    trainer.add_callback(interrupt)
+    trainer.add_callback(Observer(config, trainer, encoder, tasks.held_out, interrupt))
     return trainer
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -51,6 +52,7 @@ class EpisodeGRPOTrainer(EndsInTime, GRPOTrainer):
         self.guard = GradientGuard(config.train.bad_updates)
         self.add_callback(self.guard)
         self.batch = Batch([])
+        self._kept: tuple[int, list[Group]] = (-1, [])
         self._numbers: list[int] = []
         self._server: TurnSource | None = None
 
@@ -78,6 +80,7 @@ class EpisodeGRPOTrainer(EndsInTime, GRPOTrainer):
 
         started = time.perf_counter()
         self.rollouts.timing = Timing()
+        self._kept = (self.state.global_step, list(self.plan.buffer.groups))
         with self.generating() as source:
             self.batch = self.plan.fill(self._numbers, self.state.global_step, self._maker(source))
         rollouts = rollouts_of(self.batch.groups)
@@ -94,6 +97,12 @@ class EpisodeGRPOTrainer(EndsInTime, GRPOTrainer):
             images,
             images,
         )
+
+    def forget_unfinished_step(self) -> None:
+        """Put the replay buffer back as it was before a step that was broken off."""
+        step, groups = self._kept
+        if step == self.state.global_step:
+            self.plan.buffer.groups = deque(groups)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """TRL's, with a loss that is a number. Raises NotFiniteError under DeepSpeed, which would use it at once."""
