@@ -60,7 +60,7 @@ class Plan:
 
 FULL = Plan(circle.Plan(sessions=240, steps=200, items=4, anomalies=2, phrases=0.06))
 QUICK = Plan(
-    circle.Plan(sessions=80, steps=100, items=1, anomalies=1, batch=4, phrases=0.1, held_out=0.0),
+    circle.Plan(sessions=60, steps=60, items=1, anomalies=1, batch=4, phrases=0.1, held_out=0.0),
     tasks=8,
     held_out=3,
     steps=4,
@@ -125,7 +125,7 @@ def act(plan: Plan, folder: Path, seed: int, say: Any, extra: Sequence[str] = ()
         "tasks.files": json.dumps([str(write_tasks(train, folder / "acting.jsonl"))]),
         "held_out.files": json.dumps([str(write_tasks(held_out, folder / "unseen.jsonl"))]),
         "held_out.episodes": plan.held_out,
-        "held_out.every": max(plan.steps // 2, 1),
+        "held_out.every": max(plan.steps // 2, QUICK.steps),
         "held_out.max_new_tokens": LONGEST_TURN,
         "rollout.max_new_tokens": LONGEST_TURN,
         "held_out.judge": "statistics",  # the built-in judge "local" rewards
