@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -52,13 +52,13 @@ class Plan:
     steps: int = 30
     groups: int = 4
     group_size: int = 8
-    learning_rate: float = 4e-4
-    temperature: float = 0.8
+    learning_rate: float = 5e-4
+    temperature: float = 0.7
     """A model this small slips too often at 1.0, the paper's."""
     beta: float = 0.01
 
 
-FULL = Plan(circle.Plan(sessions=240, steps=200, items=4, anomalies=2, phrases=0.06))
+FULL = Plan(circle.Plan(sessions=240, steps=200, items=8, anomalies=2, phrases=0.06))
 QUICK = Plan(
     circle.Plan(sessions=60, steps=60, items=1, anomalies=1, batch=4, phrases=0.1, held_out=0.0),
     tasks=8,
@@ -71,7 +71,7 @@ QUICK = Plan(
 
 class MixedTeacher(Policy):
     """The planner with careless habits, drawn anew for each task: it skips the judge, asks for too little and is
-    content with what comes, skips the mask.
+    content with what comes, skips the mask. It says little, since copying figures is what a tiny model is worst at.
     """
 
     name = "mixed-teacher"
@@ -96,8 +96,12 @@ class MixedTeacher(Policy):
             return _turn("I am content with it. I find its mask.", ToolCall("mask_gen", {"anomaly_image": image}))
         reply = await self._planner.next_turn(messages, signatures)
         action = parse_turn(reply.text).action
-        if isinstance(action, ToolCall) and action.name == "mask_gen" and self._skips_mask:
-            return _turn("It passes. No mask is needed.", Answer("success", image, False, "made and judged"))
+        if isinstance(action, ToolCall) and action.name == "mask_gen":
+            if self._skips_mask:
+                return _turn("No mask is needed.", Answer("success", image, False, "made and judged"))
+            return _turn("It is judged. I find its mask.", action)
+        if isinstance(action, Answer):
+            return _turn("All is there.", replace(action, synthesis_logic="made, judged and masked"))
         if isinstance(action, ToolCall) and action.name == "image_gen" and self._asks_too_little:
             faint = step(str(action.arguments["prompt"]), size=-2, severity=-2).prompt
             return _turn("I ask for a slight one.", ToolCall("image_gen", {"prompt": faint, "target_image": 1}))
