@@ -75,7 +75,7 @@ class MixedTeacher(Policy):
     """
 
     name = "mixed-teacher"
-    SKIPS_JUDGE, ASKS_TOO_LITTLE, SKIPS_MASK = 0.35, 0.6, 0.25
+    SKIPS_JUDGE, ASKS_TOO_LITTLE, SKIPS_MASK = 0.5, 0.75, 0.3
 
     def __init__(self, task: Task) -> None:
         self._planner, self._task = Planner(task), task
