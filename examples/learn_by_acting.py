@@ -58,7 +58,7 @@ class Plan:
     beta: float = 0.01
 
 
-FULL = Plan(circle.Plan(sessions=240, steps=200, items=8, anomalies=2, phrases=0.06))
+FULL = Plan(circle.Plan(sessions=200, steps=180, items=2, anomalies=2, phrases=0.06))
 QUICK = Plan(
     circle.Plan(sessions=60, steps=60, items=1, anomalies=1, batch=4, phrases=0.1, held_out=0.0),
     tasks=8,
@@ -75,7 +75,7 @@ class MixedTeacher(Policy):
     """
 
     name = "mixed-teacher"
-    SKIPS_JUDGE, ASKS_TOO_LITTLE, SKIPS_MASK = 0.5, 0.75, 0.3
+    SKIPS_JUDGE, ASKS_TOO_LITTLE, SKIPS_MASK = 0.55, 0.6, 0.3
 
     def __init__(self, task: Task) -> None:
         self._planner, self._task = Planner(task), task

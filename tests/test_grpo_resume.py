@@ -74,13 +74,13 @@ def test_a_training_none_of_whose_rollouts_can_be_used_fails_with_what_ended_the
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("ANOMALY_AGENT_HOME", str(tmp_path / "home"))
-    assert train(tmp_path / "out", "rollout.max_tokens=100", "train.max_steps=1") == 1
+    assert train(tmp_path / "out", "rollout.max_new_tokens=16", "rollout.max_tokens=40", "train.max_steps=1") == 1
     line = refusal(capsys)
     assert "no rollout could be learned from in 2 waves in a row: the conversation of" in line
-    assert "leaves no room in 100" in line
+    assert "leaves no room in 40" in line
     left_out = [record.getMessage() for record in caplog.records if "is left out of the loss" in record.getMessage()]
     assert left_out
-    assert all("leaves no room in 100" in message for message in left_out)
+    assert all("leaves no room in 40" in message for message in left_out)
 
 
 def test_running_out_of_memory_while_the_model_is_loaded_says_what_helps(
