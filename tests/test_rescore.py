@@ -70,7 +70,7 @@ def test_rewards_are_appended_and_every_line_before_them_stays_as_it_was(
     assert {event["component"]: event["value"] for event in rewards} == result["rewards"]
     assert rewards[-1]["component"] == "total"
     assert rewards[-1]["config"]["alpha"] == 1.0
-    assert {event["scorer_version"] for event in rewards} == {"2"}
+    assert {event["scorer_version"] for event in rewards} == {"3"}
     score = read_trace(session).scores[2] / 10
     assert result["rewards"]["total"] == pytest.approx(score + 0.5 * score + 0.2)
 
