@@ -6,6 +6,7 @@ the server itself does in threads (it reads its input in one) is not counted.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 import anyio
-from anyio import from_thread, to_thread
+from anyio import to_thread
 from anyio.lowlevel import RunVar
 
 from mcp_servers.errors import ToolInputError
@@ -48,7 +49,7 @@ async def compute(function: Callable[..., R], *args: object) -> R:
     A thread cannot be interrupted: when the caller is cancelled this returns at once, while the thread goes on to its
     next ``calls.step`` or its end, and keeps its place until then.
     """
-    limiter, place = room(), object()
+    loop, limiter, place = asyncio.get_running_loop(), room(), object()
     await limiter.acquire_on_behalf_of(place)
     lock = threading.Lock()
     begun = given_up = False
@@ -65,7 +66,7 @@ async def compute(function: Callable[..., R], *args: object) -> R:
             raise RuntimeError("a tool tried to end the server") from error
         finally:
             with suppress(RuntimeError):  # the event loop is gone: so is the limiter
-                from_thread.run_sync(limiter.release_on_behalf_of, place)
+                loop.call_soon_threadsafe(limiter.release_on_behalf_of, place)  # not waited for: it may stop before it
 
     try:
         return await to_thread.run_sync(work, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import PrivateAttr, ValidationError
 
 from mcp_servers.backends import BackendFacts
-from mcp_servers.calls import REPORTER
+from mcp_servers.calls import REPORTER, Reporter
 from mcp_servers.errors import BackendError, FailureKind, ToolInputError
 from mcp_servers.limits import Traffic
 from mcp_servers.results import bounded, failure
@@ -54,7 +55,7 @@ class StrictTool(Tool):
         if self._counter is None:
             return await self._checked(arguments, context, convert_result)
         limits = self._counter.traffic.limits
-        reporter = REPORTER.set(context.report_progress)
+        reporter = REPORTER.set(Reporter(context.report_progress, asyncio.get_running_loop()))
         try:
             with self._counter.traffic.admitted(self.name), anyio.fail_after(limits.call_seconds):
                 result = await self._checked(arguments, context, convert_result)
