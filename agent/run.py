@@ -13,7 +13,8 @@ import re
 import shutil
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -128,15 +129,14 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
     options = parser.parse_args(argv)
     policies = Policies(read_policy(options, os.environ))
     folder, task = _prepare(options)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job inherits that it is ignored
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does: recorded
     episode = Episode(task)
     try:
-        with Ticker(console) as ticker:
-            result = anyio.run(_episode, options, policies, episode, folder, ticker)
-        write_run(folder, episode, result)
-        if (folder / "session" / LOG_NAME).exists():
-            write_report(folder)
+        with _ended_by_signals():
+            with Ticker(console) as ticker:
+                result = anyio.run(_episode, options, policies, episode, folder, ticker)
+            write_run(folder, episode, result)
+            if (folder / "session" / LOG_NAME).exists():
+                write_report(folder)
     except OSError as error:
         console.print(f"error: {folder} cannot be written ({error.strerror}): the session in it is kept")
         return FAILED
@@ -150,6 +150,21 @@ def _run(argv: Sequence[str] | None, console: Console) -> int:
     if not result["passed"]:
         console.print(f"the sample scores {result['score']:g}, below the threshold {task.threshold:g}: look before use")
     return 0
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Within, SIGTERM ends a run as Ctrl-C does: recorded; and both do where a script's job was told to ignore them."""
+    interrupt, terminate = signal.default_int_handler, lambda *_: signal.raise_signal(signal.SIGINT)
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, interrupt),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, terminate),
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:

@@ -289,8 +289,8 @@ def test_a_disk_that_fills_up_ends_in_one_line_with_the_session_kept(
     monkeypatch.setattr(SessionWriter, "_flush", full)
     before = signal.getsignal(signal.SIGTERM)
     code = main([str(photo_file), "--item", "plate", "--anomaly", "scratch", "--out", str(tmp_path / "o")])
-    signal.signal(signal.SIGTERM, before)
     assert code == 1
+    assert signal.getsignal(signal.SIGTERM) == before, "a program that calls the command keeps its own handlers"
     assert capsys.readouterr().err.splitlines()[-1].startswith("error:")
     assert not read_session(tmp_path / "o").complete
 
