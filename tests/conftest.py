@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,12 @@ from mcp_servers.store import Store
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+LEAVING_SECONDS = 120
+
+
+def pytest_unconfigure() -> None:
+    """A thread that keeps the interpreter from ending is shown and the run fails, instead of lasting for ever."""
+    faulthandler.dump_traceback_later(LEAVING_SECONDS, exit=True, file=sys.__stderr__)
 
 
 def make_photo(width: int = 160, height: int = 128, seed: int = 0) -> NDArray[np.uint8]:
