@@ -59,6 +59,7 @@ def test_a_conversation_that_stays_too_long_ends_with_the_cure(images: int) -> N
         ([Fails(401, f"Incorrect API key provided: {KEY}")], {}, "does not accept the key: set", 1),
         ([Fails(400, f"strange {KEY}")], {}, "HTTP 400: strange [key]", 1),
         ([Fails(429, "slow down")], {}, "over its limit, asked 3 times (slow down)", 4),
+        ([Fails(429, "no money", "insufficient_quota")], {}, "quota is used up (no money): check its billing", 4),
         ([Fails(503, "loading")], {}, "failed, asked 3 times (HTTP 503: loading)", 4),
         ([Fails(500, "broken")], {}, "failed, asked 3 times (HTTP 500: broken)", 4),
         ([Hangs()], {"timeout": 0.5}, "took over 0.5 s for a reply: raise --policy-timeout", 1),

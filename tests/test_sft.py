@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
+import signal
 import sys
 import tomllib
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.tiny_model import tiny_processor
 from tests.tiny_sft import CONFIG, refusal, train, train_with_held_out
 from tests.tiny_training import fitted_model, planner_sessions
 from training import sft
+from training.collate import EpisodeCollator
 from training.compat import without_video
 
 
@@ -122,6 +125,29 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(tmp_path: Path)
     assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
     steps = [entry["step"] for entry in json.loads((halves / "history.json").read_text()) if "loss" in entry]
     assert steps == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_leaves_a_checkpoint_and_ends_where_an_uninterrupted_one_does(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collate, batches = EpisodeCollator.__call__, itertools.count(1)
+
+    def interrupted(self: EpisodeCollator, *rows: Any) -> Any:
+        if next(batches) == 3:
+            signal.raise_signal(number)
+        return collate(self, *rows)
+
+    halves, once = tmp_path / "halves", ("train.save_every=100", "train.workers=0")
+    with monkeypatch.context() as patch:
+        patch.setattr(EpisodeCollator, "__call__", interrupted)
+        assert train(halves, *once) == sft.INTERRUPTED
+    assert refusal(capsys) == "error: interrupted: go on with --resume"
+    assert 1 <= int(next((halves / "checkpoints").glob("checkpoint-*")).name.split("-")[1]) <= 3
+    assert train(halves, *once, resume=True) == 0
+    assert train(tmp_path / "whole", *once) == 0
+    first, second = weights(tmp_path / "whole" / "model"), weights(halves / "model")
+    assert all(torch.allclose(first[name], second[name], atol=1e-6) for name in first)
 
 
 def test_lora_leaves_an_adapter_and_a_merged_model(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -23,13 +24,14 @@ class Interrupt(TrainerCallback):
     While weights are updated, a step is logged and its checkpoint written, the first signal only has the training end
     after the step, with a checkpoint. At any other time weights, optimizer and state are those of the last whole step,
     so that ``keep`` can save them afterwards. A context manager around the training, to be added to the trainer before
-    callbacks that measure; outside the main thread signals are left as they are. ``came``: whether there was one.
+    callbacks that measure; outside the main thread signals are left as they are, and processes that load data leave
+    them to the training's. ``came``: whether there was one.
     """
 
     def __init__(self) -> None:
         self.came = False
         self._began = self._updating = False
-        self._saved = -1
+        self._saved, self._process = -1, os.getpid()
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -44,6 +46,8 @@ class Interrupt(TrainerCallback):
             signal.signal(number, handler)
 
     def _signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         self.came, name = True, signal.Signals(number).name

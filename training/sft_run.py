@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.card import model_card
 from training.collate import EpisodeCollator
@@ -23,14 +23,34 @@ from training.output_folder import SFT, check_apart, checkpoint_of, same_trainin
 from training.resuming import EndsInTime
 from training.sft_data import TOKENS, Prepared, load, prepare
 
+if TYPE_CHECKING:
+    from training.interrupt import Interrupt
+
 logger = logging.getLogger("training")
+MEMORY = (
+    "the GPU's memory does not suffice: lower train.batch_size, model.image_side or data.max_tokens, or add a [lora] "
+    "section"
+)
 
 
 def run(config: SftConfig, resume: bool) -> dict[str, float]:
-    """Train, measure and hand over; the last figures. Raises ConfigError, DataError, EncodingError, ToolboxError or
-    OSError.
+    """Train, measure and hand over; the last figures.
+
+    Raises ConfigError, DataError, EncodingError, ToolboxError or OSError, and KeyboardInterrupt for SIGTERM too. One
+    process alone leaves a checkpoint where it was interrupted.
     """
     import torch
+
+    from training.interrupt import Interrupt
+
+    with Interrupt() as interrupt:
+        try:
+            return _run(config, resume, interrupt)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(MEMORY) from error
+
+
+def _run(config: SftConfig, resume: bool, interrupt: Interrupt) -> dict[str, float]:
     from accelerate import PartialState
 
     output = config.output
@@ -46,16 +66,16 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
         prepare(config.data, config.held_out, processor, config.model.image_side, output, config.train.seed)
         (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
     state.wait_for_everyone()
-    trainer = trainer_of(config, processor, load(output))
+    trainer = trainer_of(config, processor, load(output), interrupt)
     trains, total = parameter_counts(trainer.model)
     logger.info("%d of %d weights train on %d sessions", trains, total, len(trainer.train_dataset))
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            "the GPU's memory does not suffice: lower train.batch_size, model.image_side or data.max_tokens, or add a "
-            "[lora] section"
-        ) from error
+    except KeyboardInterrupt:
+        interrupt.keep(trainer)
+        raise
+    if interrupt.came:  # it ended after the step that was under way, with a checkpoint
+        raise KeyboardInterrupt
     history = trainer.state.log_history
     measured = max((entry["step"] for entry in history if "eval_loss" in entry), default=-1)
     if trainer.eval_dataset is not None and measured < trainer.state.global_step:
@@ -68,7 +88,7 @@ def run(config: SftConfig, resume: bool) -> dict[str, float]:
     return figures
 
 
-def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
+def trainer_of(config: SftConfig, processor: Any, data: Prepared, interrupt: Interrupt) -> Any:
     """TRL's trainer over the data, which also runs the held-out episodes whenever it evaluates. Raises ConfigError."""
     from trl import SFTTrainer
 
@@ -78,12 +98,14 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
         """SFTTrainer whose evaluation includes episodes, and draws the curves."""
 
         def evaluate(self, *positional: Any, **named: Any) -> dict[str, float]:
-            metrics: dict[str, float] = super().evaluate(*positional, **named)
-            if self.accelerator.is_main_process:
-                if data.tasks:
+            metrics: dict[str, float] = {}
+            with interrupt.allowed():
+                metrics |= super().evaluate(*positional, **named)
+                if data.tasks and self.accelerator.is_main_process:
                     shares = episodes(config, self, processor, data)
                     metrics |= shares
                     self.log(dict(shares))
+            if self.accelerator.is_main_process:
                 draw(self, config.output)
             self.accelerator.wait_for_everyone()
             return metrics
@@ -91,7 +113,7 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
     model = load_model(config.model)
     if config.train.cache_vision_gib:
         cache_vision(config, model)
-    return Trainer(
+    trainer = Trainer(
         model=model,
         args=args,
         train_dataset=data.train,
@@ -100,6 +122,8 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared) -> Any:
         data_collator=EpisodeCollator(processor),
         peft_config=lora_config(config.lora) if config.lora else None,
     )
+    trainer.add_callback(interrupt)
+    return trainer
 
 
 def cache_vision(config: SftConfig, model: Any) -> None:

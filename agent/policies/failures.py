@@ -10,6 +10,9 @@ import openai
 OPTIONAL_FIELDS = ("stop", "seed", "parallel_tool_calls", "stream_options", "stream", "max_tokens")
 """Fields of a request that are left out (``max_tokens``: named otherwise) where a server does not take them."""
 
+NO_QUOTA = ("insufficient_quota", "billing_hard_limit_reached")
+"""Codes of a 429 that waiting does not mend."""
+
 _OVERFLOW = re.compile(
     r"context.{0,3}length|context window|maximum model length|max_model_len|prompt is too long|too many tokens"
     r"|at most \d+ images?|at most \d+ image\(s\)",
@@ -61,6 +64,8 @@ def describe(error: openai.APIError, url: str, scrub: Callable[[str], str], atte
         status = error.status_code
         if status in (401, 403):
             return f"{server} does not accept the key: set ANOMALY_AGENT_POLICY_API_KEY or OPENAI_API_KEY"
+        if status == 429 and error.code in NO_QUOTA:
+            return f"{server}: the account's quota is used up ({words}): check its billing"
         if status == 429:
             return f"{server} is over its limit, asked {attempts} times ({words}): wait, or raise the account's quota"
         if status >= 500:
