@@ -217,6 +217,19 @@ def test_pictures_that_a_tasks_options_name_are_kept_with_its_photo(tmp_path: Pa
     assert second.region == "1,2,30,30"
 
 
+def test_a_folder_that_was_moved_still_has_its_tasks_and_their_pictures(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "where.png"), make_photo(64, 64, 5))
+    tasks = listed(tmp_path / "mine.jsonl", task_on(tmp_path, 0, region="where.png"),
+                   task_on(tmp_path, 1, region="1,2,30,30"))  # fmt: skip
+    prepare(config_of(f'tasks.files=["{tasks}"]', *ALONE), tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    first, second = load(tmp_path / "moved").train
+    pictures = [Path(first.image), Path(first.region), Path(second.image)]
+    assert [path.parent for path in pictures] == [tmp_path / "moved" / "photos"] * 3
+    assert all(path.is_file() for path in pictures)
+    assert second.region == "1,2,30,30"
+
+
 def test_a_list_with_a_byte_order_mark_and_a_line_separator_in_a_text_is_read_as_meant(tmp_path: Path) -> None:
     line = json.dumps(task_on(tmp_path, 0, item_name="a\u2028plate"), ensure_ascii=False)
     tasks = tmp_path / "mine.jsonl"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from agent.task import Task
 from training.config import ConfigError
@@ -21,6 +22,8 @@ from training.split_record import record_of_model, write_record
 
 FILE_NAME = "tasks.json"
 PHOTOS = "photos"
+PICTURES = ("image", "region", "example_image", "example_mask")
+"""Fields of a task that name files; a region may also be a box."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +57,38 @@ def prepare(config: GrpoConfig, output: Path, processes: int = 1) -> TaskSets:
     before = record_of_model(config.model.path)
     known = before.trained_on if before else frozenset()
     write_record(output, [], {*known, *map(photos.fingerprint, sets.train)})
-    text = json.dumps({"train": list(map(asdict, sets.train)), "held_out": list(map(asdict, sets.held_out))}, indent=1)
-    (output / FILE_NAME).write_text(text, encoding="utf-8")
+    record = {name: [_kept(task, output) for task in getattr(sets, name)] for name in ("train", "held_out")}
+    (output / FILE_NAME).write_text(json.dumps(record, indent=1), encoding="utf-8")
     return sets
 
 
 def load(output: Path) -> TaskSets:
-    """The tasks that ``prepare`` wrote. Raises ConfigError where they are missing or damaged."""
+    """The tasks that ``prepare`` wrote, also in a folder that was moved since.
+
+    Raises ConfigError where they are missing or damaged.
+    """
     try:
         record = json.loads((output / FILE_NAME).read_text(encoding="utf-8"))
-        return TaskSets(*([Task(**fields) for fields in record[name]] for name in ("train", "held_out")))
+        return TaskSets(
+            *([Task(**_found(fields, output)) for fields in record[name]] for name in ("train", "held_out"))
+        )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"{output / FILE_NAME} is missing or damaged: start the training again elsewhere") from error
+
+
+def _kept(task: Task, output: Path) -> dict[str, Any]:
+    """The fields of a task, with the pictures that were kept named relative to the output folder."""
+    folder = output.resolve()
+    pictures = {name: Path(value) for name in PICTURES if (value := getattr(task, name))}
+    inside = {name: path for name, path in pictures.items() if path.is_relative_to(folder)}
+    return asdict(task) | {name: path.relative_to(folder).as_posix() for name, path in inside.items()}
+
+
+def _found(fields: dict[str, Any], output: Path) -> dict[str, Any]:
+    """The fields of a kept task, with the whole paths of its pictures."""
+    folder = output.resolve()
+    named = {name: folder / fields[name] for name in PICTURES if fields.get(name)}
+    return fields | {name: str(path) for name, path in named.items() if path.is_file()}
 
 
 def _check_number(tasks: int, groups: int, processes: int) -> None:
