@@ -11,6 +11,7 @@ import base64
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 import time
@@ -52,6 +53,10 @@ UNEVEN = 2
 logger = logging.getLogger(__name__)
 
 
+WITH_PASSWORD = re.compile(r"(https?://)[^/\s@]*@")
+"""An address up to its host, with a name or password before that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """Where tools come from: a command to start (stdio) or the URL of a running server (streamable HTTP).
@@ -67,7 +72,8 @@ class Server:
 
     @property
     def label(self) -> str:
-        return self.url or " ".join(self.command)
+        """How messages name it: an address without the name and password that it may hold."""
+        return WITH_PASSWORD.sub(r"\1", self.url or " ".join(self.command))
 
 
 def builtin_server(allow: Sequence[Path], backends: Sequence[str] = ()) -> Server:
@@ -148,7 +154,8 @@ class McpTransport:
             client = await self._stack.enter_async_context(self._client(server))
             tools = (await client.list_tools()).tools
         except (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup) as error:
-            cure = "check the URL and that the server runs" if server.url else "check that the command starts by hand"
+            by_hand = "check that the command starts by hand (what it said of itself stands above)"
+            cure = "check the URL and that the server runs" if server.url else by_hand
             raise ToolboxError(f"tool server {server.label!r} cannot be reached: {cure}") from error
         info = client.server_info
         name, version = (info.name, info.version) if info else (server.label, "")

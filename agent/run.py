@@ -38,6 +38,7 @@ from agent.toolbox import (
     BACKEND_ROLES,
     CALL_TIMEOUT,
     SERVICE_TIMEOUT,
+    WITH_PASSWORD,
     Server,
     Toolbox,
     ToolboxError,
@@ -184,6 +185,10 @@ def _prepare(options: argparse.Namespace) -> tuple[Path, Task]:
         if not low <= value <= high:
             raise InputError(f"--{name.replace('_', '-')} {value} is out of range: choose {low} to {high}")
     timeout_of(options)
+    for role in BACKEND_ROLES:
+        if WITH_PASSWORD.search(getattr(options, f"{role}_base_url") or ""):
+            cure = f"put the key into ANOMALY_AGENT_{role.upper()}_API_KEY"
+            raise InputError(f"--{role}-base-url holds a name or password: {cure}")
     if options.server and _backends(options):
         raise InputError(f"{_backends(options)[0]} is the built-in server's: leave it or --server out")
     if bool(options.example) != bool(options.example_mask):
@@ -304,7 +309,9 @@ def _announce(options: argparse.Namespace, result: dict[str, Any], folder: Path)
     print(f"{result['task']['anomaly_type']} on {result['task']['item_name']}: {result['status']}, score {score} of 10")
     if mask:
         print(f"mask: {100 * mask['area_fraction']:.2g}% of the image, confidence {mask['confidence']:.2f}")
-    print(f"folder: {folder}\nreport: {folder / 'report.html'}")
+    print(f"folder: {folder}")
+    if (folder / "report.html").exists():
+        print(f"report: {folder / 'report.html'}")
 
 
 if __name__ == "__main__":

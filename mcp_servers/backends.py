@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 from mcp.server.mcpserver.tools import Tool
 
@@ -110,8 +111,10 @@ def add_options(parser: argparse.ArgumentParser, specs: Sequence[ToolSpec]) -> N
 def problem_of(spec: ToolSpec, name: str) -> str:
     """Why a tool has no backend of this name, which may join several with "+"; "" where it has."""
     parts = name.split("+")
-    if not all(part in spec.backends for part in parts) or len(set(parts)) != len(parts):
+    if not all(part in spec.backends for part in parts):
         return f"{name}: no such backend; choose one of {', '.join(spec.backends)}"
+    if len(set(parts)) != len(parts):
+        return f"{name}: name each backend once"
     if len(parts) > 1 and not spec.combines:
         return f"{name}: {spec.name} uses one backend; choose {' or '.join(parts)}"
     return ""
@@ -123,7 +126,7 @@ def read_choices(
     """The choice for every role, from the command line, else from the environment.
 
     Raises ToolInputError for a backend that does not exist, for backends that cannot be combined, for a folder that
-    no chosen backend reads, and for limits that are no numbers.
+    no chosen backend reads, for an address with a password in it, and for limits that are no numbers.
     """
     choices = {}
     for spec in specs:
@@ -141,16 +144,25 @@ def read_choices(
         if folder and spec.folder_backend not in parts:
             cure = f"choose --{spec.role} {spec.folder_backend} (or {name}+{spec.folder_backend})"
             raise ToolInputError(f"--{spec.role}-folder {folder}: {name} reads no folder; {cure}")
+        base_url = value("base_url")
+        if _holds_password(base_url):
+            cure = f"put the key into ANOMALY_AGENT_{spec.role.upper()}_API_KEY"
+            raise ToolInputError(f"--{spec.role}-base-url holds a name or password: {cure}")
         choices[spec.role] = BackendChoice(
             name=name,
             model=value("model"),
-            base_url=value("base_url"),
+            base_url=base_url,
             api_key=value("api_key"),
             timeout=_number(spec.role, "timeout", value("timeout"), TIMEOUT, 3600),
             attempts=int(_number(spec.role, "attempts", value("attempts"), ATTEMPTS, 20)),
             folder=folder,
         )
     return choices
+
+
+def _holds_password(base_url: str) -> bool:
+    """Whether an address, or one of several joined by "+", has what messages and logs must not repeat."""
+    return any("@" in urlsplit(part).netloc for part in [base_url, *base_url.split("+")])
 
 
 def _number(role: str, key: str, text: str, default: float, most: float) -> float:

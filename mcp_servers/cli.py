@@ -26,15 +26,25 @@ HTTP_KEEP = 3600.0
 """Seconds for which a server over HTTP, whose sessions come and go, counts an image that was used as in use."""
 
 
+OVER_HTTP = ("host", "port", "token_file", "allow_host", "max_body_mb")
+"""Options that mean nothing over stdio."""
+
+
 def main(name: str, specs: Sequence[ToolSpec], instructions: str, argv: Sequence[str] | None = None) -> int:
     """Serve the tools over stdio, with ``--http`` over streamable HTTP; ``config`` prints a host's entry instead."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = server_parser(name, specs, instructions)
     environ = dict(os.environ)
     if arguments[:1] == ["config"]:
-        return config_command(name, parser, lambda options: read_setup(options, specs, environ), arguments[1:])
+
+        def check(given: argparse.Namespace) -> Choices:
+            refuse_without_http(parser, given)
+            return read_setup(given, specs, environ)[1]
+
+        return config_command(name, parser, check, arguments[1:])
     options = parser.parse_args(arguments)
     try:
+        refuse_without_http(parser, options)
         token = http.read_token(options.token_file, environ) if options.http else ""
         log_to_stderr([*secrets_in(environ), token])
         store, choices, traffic = read_setup(options, specs, environ)
@@ -47,7 +57,7 @@ def main(name: str, specs: Sequence[ToolSpec], instructions: str, argv: Sequence
             else:
                 server.run("stdio")
     except ToolInputError as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
     return 0
 
 
@@ -81,6 +91,14 @@ def server_parser(name: str, specs: Sequence[ToolSpec], instructions: str) -> ar
     return parser
 
 
+def refuse_without_http(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Raise ToolInputError for an option that only a server over HTTP heeds, where this is none."""
+    given = [name for name in OVER_HTTP if getattr(options, name) != parser.get_default(name)]
+    if given and not options.http:
+        option = f"--{given[0].replace('_', '-')}"
+        raise ToolInputError(f"{option} is for servers over HTTP: add --http, or leave {option} out")
+
+
 def read_setup(
     options: argparse.Namespace, specs: Sequence[ToolSpec], environ: Mapping[str, str]
 ) -> tuple[Store, Choices, Traffic]:
@@ -104,6 +122,6 @@ def read_store(options: argparse.Namespace, environ: Mapping[str, str]) -> Store
 def read_http(options: argparse.Namespace, environ: Mapping[str, str], token: str) -> http.HttpOptions:
     """What concerns HTTP alone. Raises ToolInputError."""
     if not 0 <= options.port < 65536:
-        raise ToolInputError(f"--port {options.port}: choose a port from 1 to 65535")
+        raise ToolInputError(f"--port {options.port}: choose a port from 1 to 65535, or 0 for a free one")
     body = number_from(options, environ, "max_body_mb", http.MAX_BODY / 2**20, 0.001, 4096)
     return http.HttpOptions(options.host, options.port, token, options.allow_host, int(body * 2**20))

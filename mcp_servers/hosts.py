@@ -19,9 +19,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from mcp_servers.backends import BackendChoice, Choices
 from mcp_servers.errors import ToolInputError
 from mcp_servers.paths import named_folders
-from mcp_servers.remote.access import VENDORS
+from mcp_servers.remote.access import VENDORS, is_plain
 
 ENTRY = "anomaly-agent"
 REMOTE = ("url", "headers")
@@ -64,12 +65,16 @@ def settings_file(host: str, environ: Mapping[str, str], platform: str, home: Pa
     return base / "Claude" / "claude_desktop_config.json"
 
 
-def entry_for(host: str, module: str, arguments: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
+def entry_for(
+    host: str, module: str, arguments: Sequence[str], environ: Mapping[str, str], choices: Choices
+) -> dict[str, Any]:
     """The host's entry: absolute paths, and the environment that a host would not pass on.
 
-    Keys are named with an empty value, never copied from this shell into a file.
+    The keys of the chosen services, and those that this shell has, are named with an empty value, never copied from it
+    into a file.
     """
     env = {name: "" for name in KEYS if environ.get(name)}
+    env |= {name: "" for choice in choices.values() for name in keys_needed(choice, environ)}
     env |= {
         name: absolute(name, value)
         for name, value in environ.items()
@@ -79,6 +84,12 @@ def entry_for(host: str, module: str, arguments: Sequence[str], environ: Mapping
         env["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
     command = {"command": sys.executable, "args": ["-m", module, *arguments]}
     return {**HOSTS[host].also, **command, **({"env": env} if env else {})}
+
+
+def keys_needed(choice: BackendChoice, environ: Mapping[str, str]) -> list[str]:
+    """The variables that the keys of a tool's services are read from: of several, one that this shell has."""
+    vendors = [VENDORS[name] for name in choice.name.split("+") if name in VENDORS and not is_plain(choice.base_url)]
+    return [next(filter(environ.get, vendor.variables), vendor.variables[0]) for vendor in vendors]
 
 
 def find_distribution() -> str | None:
@@ -154,12 +165,13 @@ def write_settings(path: Path, host: str, name: str, entry: dict[str, Any]) -> P
 def config_command(
     module: str,
     server: argparse.ArgumentParser,
-    check: Callable[[argparse.Namespace], object],
+    check: Callable[[argparse.Namespace], Choices],
     argv: Sequence[str],
 ) -> int:
     """``config --host HOST [--write] [--file FILE] [server options]``.
 
-    ``server`` parses the server's own options, and ``check`` raises ToolInputError for those that it would not take.
+    ``server`` parses the server's own options; ``check`` reads the backends from them, and raises ToolInputError for
+    those that it would not take.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module} config",
@@ -172,33 +184,42 @@ def config_command(
     )
     options, rest = parser.parse_known_args(argv)
     checked = server.parse_args(rest)
-    try:
-        check(checked)
-    except ToolInputError as error:
-        parser.error(str(error))
     if checked.http:
-        parser.error("--http: hosts start the server themselves; leave it out")
+        return _refused(parser, "--http: hosts start the server themselves; leave it out")
+    try:
+        choices = check(checked)
+    except ToolInputError as error:
+        return _refused(parser, str(error))
     folders = [str(Path(folder).expanduser().resolve()) for folder in named_folders(checked.allow, os.environ)]
     if not folders:
-        parser.error("--allow DIR: name the folder of your photos (a host starts the server in a folder of its own)")
+        return _refused(
+            parser, "--allow DIR: name the folder of your photos (a host starts the server in a folder of its own)"
+        )
     if missing := [folder for folder in folders if not Path(folder).is_dir()]:
-        parser.error(f"--allow {missing[0]}: no such folder; name an existing one")
+        return _refused(parser, f"--allow {missing[0]}: no such folder; name an existing one")
     checked.allow = folders
-    entry = entry_for(options.host, module, arguments_of(server, checked), os.environ)
+    entry = entry_for(options.host, module, arguments_of(server, checked), os.environ, choices)
     name = entry_name(module)
+    empty = ", ".join(variable for variable in entry.get("env", {}) if variable in KEYS)
     if not options.write:
         sys.stdout.write(json.dumps({HOSTS[options.host].key: {name: entry}}, indent=2, ensure_ascii=False) + "\n")
+        if empty:
+            sys.stderr.write(f"fill in {empty} there\n")
         return 0
     path = options.file or settings_file(options.host, os.environ, sys.platform, Path.home(), Path.cwd())
     try:
         backup = write_settings(path, options.host, name, entry)
     except ToolInputError as error:
-        parser.error(str(error))
+        return _refused(parser, str(error))
     told = f"; as it was: {backup}" if backup else ""
-    empty = [name for name in entry.get("env", {}) if name in KEYS]
-    keys = f"; fill in {', '.join(empty)} there" if empty else ""
+    keys = f"; fill in {empty} there" if empty else ""
     sys.stderr.write(f"{path} now has {name}{told}{keys}. Restart {options.host}.\n")
     return 0
+
+
+def _refused(parser: argparse.ArgumentParser, why: str) -> int:
+    sys.stderr.write(f"{parser.prog}: error: {why}\n")
+    return 2
 
 
 def arguments_of(server: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:

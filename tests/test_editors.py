@@ -56,7 +56,7 @@ def test_another_size_or_format_is_brought_back(store: Store, photo_file: Path, 
 
 
 def test_an_edit_tells_its_cost(store: Store, photo_file: Path) -> None:
-    for backend, cost in (("gemini", 0.06765), ("xai", 0.022), ("openai", 0.0), ("comfyui", 0.0)):
+    for backend, cost in (("gemini", 0.06765), ("xai", 0.022), ("openai", 0.136), ("comfyui", 0.0)):
         with serve(backend, "ok") as editor:
             made = facts(call(store, choice_of(backend, editor), str(photo_file)))
         assert made["cost_usd"] == pytest.approx(cost), backend

@@ -105,6 +105,20 @@ def test_backends_tell_their_version_and_what_an_edit_may_cost(monkeypatch: pyte
     assert own.problem == ""
 
 
+def test_a_price_counts_at_any_address_and_only_this_machine_is_free_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def most(model: str, url: str) -> float | None:
+        return facts_and_editor(BackendChoice("openai", model=model, base_url=url, api_key=KEY))[0].max_cost_usd
+
+    proxy, elsewhere = "http://127.0.0.1:9/v1", "http://gpu.example:9/v1"
+    assert most("gpt-image-1.5", proxy) == most("gpt-image-1.5", "") == pytest.approx(0.264)
+    assert (most("qwen", proxy), most("qwen", elsewhere)) == (0.0, None)
+    (tmp_path / "prices.toml").write_text('["qwen"]\nper_image = 0.04\n')
+    monkeypatch.setenv("ANOMALY_AGENT_PRICES", str(tmp_path / "prices.toml"))
+    assert most("qwen", proxy) == most("qwen", elsewhere) == pytest.approx(0.04)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -161,11 +161,43 @@ def test_settings_that_cannot_be_merged_stay_as_they_are(
 
 def test_keys_are_named_and_never_copied_into_the_entry() -> None:
     environ = {"GEMINI_API_KEY": "secret", "ANOMALY_AGENT_TOKEN": "secret", "ANOMALY_AGENT_EDITOR_API_KEY": "secret"}
-    entry = entry_for("vscode", "mcp_servers", [], environ | {"ANOMALY_AGENT_HOME": "/store"})
+    entry = entry_for("vscode", "mcp_servers", [], environ | {"ANOMALY_AGENT_HOME": "/store"}, {})
     assert "secret" not in json.dumps(entry)
     assert entry["env"]["GEMINI_API_KEY"] == ""
     assert entry["env"]["ANOMALY_AGENT_HOME"] == "/store"
     assert entry["type"] == "stdio"
+
+
+def test_the_keys_of_the_chosen_services_are_asked_for_where_this_shell_has_none(tmp_path: Path) -> None:
+    given = ("--host", "cursor", "--allow", str(tmp_path), "--judge", "local+openai", "--masker", "local")
+    none = {"OPENAI_API_KEY": "", "GEMINI_API_KEY": "", "GOOGLE_API_KEY": "", "XAI_API_KEY": ""}
+    done = config(*given, env=none | {"ANOMALY_AGENT_EDITOR": "gemini"})
+    assert done.stderr == "fill in GEMINI_API_KEY, OPENAI_API_KEY there\n"
+    named = json.loads(done.stdout)["mcpServers"]["anomaly-agent"]["env"]
+    assert {name: value for name, value in named.items() if name in none} == {
+        "GEMINI_API_KEY": "",
+        "OPENAI_API_KEY": "",
+    }
+    done = config(*given, env=none | {"ANOMALY_AGENT_EDITOR": "gemini", "GOOGLE_API_KEY": "secret"})
+    assert done.stderr == "fill in GOOGLE_API_KEY, OPENAI_API_KEY there\n"
+    local = config(*given, "--judge-base-url", "http://127.0.0.1:9/v1", "--judge-model", "m", env=none)
+    assert local.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--port", "9"], "--port is for servers over HTTP: add --http, or leave --port out"),
+        (["--editor", "foo"], "--editor foo: no such backend"),
+        (["--http"], "--http: hosts start the server themselves"),
+    ],
+)
+def test_an_entry_that_would_not_work_is_refused_in_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    done = config("--host", "cursor", "--allow", str(tmp_path), *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 def test_settings_are_where_each_host_looks_for_them() -> None:

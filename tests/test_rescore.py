@@ -275,7 +275,7 @@ def test_a_judge_of_another_kind_scores_what_the_judge_local_rewarded(
             ["{single}", "--judge", "nosuch"],
             "--judge nosuch: no such backend; choose one of local, statistics, gemini, openai",
         ),
-        (["{single}", "--judge", "local+local"], "--judge local+local: no such backend"),
+        (["{single}", "--judge", "local+local"], "--judge local+local: name each backend once"),
     ],
 )
 def test_unusable_input_is_one_line_that_names_the_cure(

@@ -180,6 +180,10 @@ def test_a_file_that_is_no_usable_photo_is_refused_in_one_line(
     ("arguments", "says"),
     [
         ([], "--demo"),
+        (
+            ["--demo", "--editor", "openai", "--editor-base-url", "http://u:pw@h/v1"],
+            "put the key into ANOMALY_AGENT_EDITOR",
+        ),
         (["missing.png", "--item", "a", "--anomaly", "b"], "does not exist"),
         ([".", "--item", "a", "--anomaly", "b"], "is a folder"),
         (["README.md", "--anomaly", "b"], "--item is missing"),

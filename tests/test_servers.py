@@ -301,6 +301,12 @@ def test_all_tools_work_over_http_on_loopback(home: Path, photo_file: Path) -> N
         (["--http", "--host", "0.0.0.0"], "give a token"),
         (["--http", "--port", "99999"], "choose a port"),
         (["--allow", "/no/such/folder"], "no such folder"),
+        (["--token-file", "token"], "--token-file is for servers over HTTP: add --http"),
+        (
+            ["--editor", "openai", "--editor-base-url", "http://u:secretpw@h/v1"],
+            "put the key into ANOMALY_AGENT_EDITOR",
+        ),
+        (["--judge", "local+local"], "--judge local+local: name each backend once"),
     ],
 )
 def test_a_server_with_unusable_options_says_why_and_exits(home: Path, arguments: list[str], says: str) -> None:
@@ -308,6 +314,8 @@ def test_a_server_with_unusable_options_says_why_and_exits(home: Path, arguments
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert says in done.stderr
+    assert "secretpw" not in done.stderr
+    assert done.stderr.count("\n") == 1, "no usage before the line that matters"
 
 
 def test_without_allow_only_the_working_folder_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from mcp_servers.image_gen.openai import OpenAIEditor, is_vendor
 from mcp_servers.image_gen.workflow import WorkflowError
 from mcp_servers.image_gen.xai import XaiEditor
 from mcp_servers.remote import problem_of
-from mcp_servers.remote.access import is_plain
 
 ADAPTER = "editors-1"
 """Version of the way to an editor and back; a new one means that recorded edits could come out differently."""
@@ -35,14 +34,13 @@ def facts_and_editor(choice: BackendChoice) -> tuple[BackendFacts, Editor | None
         return _comfyui(choice)
     editor = EDITORS[choice.name](choice)
     problem = problem_of(choice.name, "editor", choice) or price_problem(editor.model)
-    free = choice.name == "openai" and is_plain(choice.base_url)
     if choice.name == "openai" and not is_vendor(choice.base_url) and not choice.model and not problem:
         problem = f"{editor.service}: name the model that it serves with --editor-model"
     facts = BackendFacts(
         name=choice.name,
         model=editor.model,
         version=f"{ADAPTER}/{editor.model}",
-        max_cost_usd=0.0 if free else most_of(editor.model),
+        max_cost_usd=most_of(editor.model, choice.base_url if choice.name == "openai" else ""),
         problem=problem,
     )
     return facts, None if problem else editor

@@ -15,7 +15,7 @@ from mcp_servers.image_gen.editor import Edited, EditRequest
 from mcp_servers.image_gen.geometry import Frame, closest_size, free_size
 from mcp_servers.image_gen.pictures import cutout_png, from_base64, png_of
 from mcp_servers.remote import ask, key_of
-from mcp_servers.remote.access import is_plain, service_of
+from mcp_servers.remote.access import service_of
 from mcp_servers.remote.errors import unreadable
 from mcp_servers.remote.openai_client import client
 
@@ -82,8 +82,8 @@ class OpenAIEditor:
         if not hasattr(response, "data"):
             raise unreadable(self.service).error()
         usage = response.usage
-        tokens = (usage.input_tokens, usage.output_tokens) if usage else (None, None)
-        cost = 0.0 if is_plain(self.choice.base_url) else cost_of(self.model, *tokens)
+        into, out = (usage.input_tokens, usage.output_tokens) if usage else (None, None)
+        cost = cost_of(self.model, into, out, base_url=self.choice.base_url)
         encoded = response.data[0].b64_json if response.data else None
         if not encoded:
             text = f"{self.service} returned no picture: word the defect differently"

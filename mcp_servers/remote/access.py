@@ -8,6 +8,7 @@ variable. The vendor's key goes to the vendor, or over TLS to the address that t
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,6 +48,15 @@ def key_of(vendor: str, choice: BackendChoice, environ: Mapping[str, str] = os.e
 def is_plain(base_url: str) -> bool:
     """Whether an address is one without TLS."""
     return urlsplit(base_url).scheme == "http"
+
+
+def is_on_this_machine(base_url: str) -> bool:
+    """Whether an address names this machine: what is served here costs nothing unless the user lists a price."""
+    host = urlsplit(base_url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def service_of(vendor: str, choice: BackendChoice) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from mcp_servers.backends import BackendChoice, BackendFacts
 from mcp_servers.fingerprint import local_version
 from mcp_servers.remote import problem_of
+from mcp_servers.remote.access import is_on_this_machine
 from mcp_servers.vlm.asking import ASKS
 from pricing import Price, PriceError, price_of
 
@@ -35,7 +34,7 @@ def price_for(choice: BackendChoice, model: str) -> Price | None:
     Raises PriceError for the user's own table where it cannot be used.
     """
     price = price_of(model)
-    return Price() if price is None and _is_on_this_machine(choice.base_url) else price
+    return Price() if price is None and is_on_this_machine(choice.base_url) else price
 
 
 def max_cost(choice: BackendChoice, model: str, pictures: int) -> float | None:
@@ -108,11 +107,3 @@ def notes_on_price(parts: Sequence[BackendChoice]) -> list[str]:
         f"the price of {model} is not known and its cost told as 0: list it in ANOMALY_AGENT_PRICES"
         for model in unknown
     ]
-
-
-def _is_on_this_machine(base_url: str) -> bool:
-    host = urlsplit(base_url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
