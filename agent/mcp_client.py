@@ -37,6 +37,9 @@ CALL_TIMEOUT = 120.0
 SERVICE_TIMEOUT = 600.0
 """Seconds for a call that may wait for a service, and ask it again."""
 CONNECT_TIMEOUT = 60.0
+"""Seconds until a server must have told its tools."""
+FAILURES = (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup)
+"""What the start of a connection raises where there is no MCP server at the other end."""
 DIED = "the server of {} died: run again; if it dies again, start it by hand to see why"
 META_BACKEND = "anomaly-agent/backend"
 META_FAILURE = "anomaly-agent/failure"
@@ -149,14 +152,27 @@ class McpTransport:
         )
         return Client(target, read_timeout_seconds=max(CONNECT_TIMEOUT, self._timeout))
 
-    async def _connect(self, server: Server) -> None:
+    async def _reach(self, server: Server) -> tuple[Client, list[types.Tool]]:
+        """A client of the server, and the tools that it lists. Raises ToolboxError where it is not there in time."""
+        by_hand = "check that the command starts by hand (what it said of itself stands above)"
+        cure = "check the URL and that the server runs" if server.url else by_hand
+        host = Hosted(lambda: self._client(server), FAILURES)
+        group = await self._stack.enter_async_context(anyio.create_task_group())
+        self._stack.callback(host.stop)
+        group.start_soon(host.run)
         try:
-            client = await self._stack.enter_async_context(self._client(server))
-            tools = (await client.list_tools()).tools
-        except (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup) as error:
-            by_hand = "check that the command starts by hand (what it said of itself stands above)"
-            cure = "check the URL and that the server runs" if server.url else by_hand
+            with anyio.fail_after(CONNECT_TIMEOUT):
+                client = await host.get()
+                return client, (await client.list_tools()).tools
+        except TimeoutError as error:
+            group.cancel_scope.cancel()
+            why = f"says nothing within {CONNECT_TIMEOUT:g} s"
+            raise ToolboxError(f"tool server {server.label!r} {why}: {cure}") from error
+        except FAILURES as error:
             raise ToolboxError(f"tool server {server.label!r} cannot be reached: {cure}") from error
+
+    async def _connect(self, server: Server) -> None:
+        client, tools = await self._reach(server)
         info = client.server_info
         name, version = (info.name, info.version) if info else (server.label, "")
         self.described.append({"name": name, "version": version, "era": client.protocol_version})
@@ -175,8 +191,7 @@ class McpTransport:
 
     async def _further(self, server: Server, number: int) -> list[_Process]:
         """More processes of the same server, not started yet."""
-        failures = (OSError, MCPError, TimeoutError, ValueError, ExceptionGroup)
-        hosts = [Hosted(lambda: self._client(server), failures) for _ in range(number)]
+        hosts = [Hosted(lambda: self._client(server), FAILURES) for _ in range(number)]
         group = await self._stack.enter_async_context(anyio.create_task_group())
 
         async def keep(host: Hosted[Client]) -> None:

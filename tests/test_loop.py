@@ -16,6 +16,7 @@ from agent.loop import run_episode
 from agent.policies import Policy, Reply
 from agent.policies.planner import Planner
 from agent.protocol import Answer, Message, ToolCall, Turn, parse_turn, render_turn
+from agent.run import main as run_command
 from agent.session import Session, SessionWriter, read_session
 from agent.task import StopReason, Task
 from agent.toolbox import Server, Toolbox, ToolboxError, builtin_server
@@ -238,3 +239,32 @@ def test_a_missing_tool_is_named_before_the_episode_starts(home: Path, tmp_path:
 
     with pytest.raises(ToolboxError, match="no server offers prompt_gen"):
         anyio.run(main)
+
+
+def test_a_server_that_starts_and_says_nothing_is_given_up_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.mcp_client.CONNECT_TIMEOUT", 0.5)
+    started = tmp_path / "started"
+    code = f"import os, sys; open({str(started)!r}, 'w').write(str(os.getpid())); sys.stdin.read()"
+    silent = Server(command=[sys.executable, "-c", code], env={})
+
+    async def main() -> None:
+        async with Toolbox([silent]):
+            pass
+
+    with pytest.raises(ToolboxError, match=r"says nothing within 0.5 s: check that the command starts by hand"):
+        anyio.run(main)
+    if started.exists():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(started.read_text()), 0)
+
+
+def test_a_command_that_ends_before_a_session_began_names_no_report(
+    photo_file: Path, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(photo_file), "--item", "plate", "--anomaly", "scratch", "--out", str(tmp_path / "o")]
+    assert run_command([*arguments, "--server", "no-such-command"]) == 2
+    told = capsys.readouterr()
+    assert "tool server 'no-such-command' cannot be reached" in told.err
+    assert "report" not in told.out
