@@ -169,5 +169,6 @@ class RecordingStore:
     def damaged(self, path: Path, why: str) -> RecordingError:
         """What to raise for a file that does not hold what it should."""
         return RecordingError(
-            f"{path} is damaged ({why}): delete it, and have that call made again with --replay-else-live"
+            f"{path} is damaged ({why}): delete it, and have that call made again with --replay-else-live "
+            "(a training: tools.mode)"
         )

@@ -86,7 +86,7 @@ class Recording:
         """What to say of a call that is not recorded."""
         return (
             f"{what} (key {key[:12]}…) is not recorded in {self.folder}: use --replay-else-live {self.folder} to have "
-            f"it made now, or --record {self.folder} to begin anew"
+            f"it made now, or --record {self.folder} to make all anew (a training: tools.mode)"
         )
 
     async def put(self, entry: Entry) -> None:
@@ -233,7 +233,8 @@ class RecordedTransport:
             return
         if found is None:
             raise ToolboxError(
-                f"{folder} holds no recording made with these servers and backends: record one with --record {folder}"
+                f"{folder} holds no recording made with these servers and backends: record one with --record {folder} "
+                "(a training: tools.mode)"
             )
         self.described = list(found["described"])
         self.tools = {fields["name"]: ToolInfo(**fields) for fields in found["tools"]}

@@ -337,6 +337,7 @@ def test_a_data_set_that_cannot_be_used_is_refused_with_the_cure(
     ("options", "message"),
     [
         (["--make-split", "0"], "out of range"),
+        (["--make-split", "1", "--editor", "nope"], "--editor nope: no such backend; choose one of local"),
         (["--make-split", "1", "--weights", "1,2"], "give three numbers"),
         (["--make-split", "1", "--weights", "0,0,0"], "give three numbers"),
         (["--make-split", "1", "--count", "-1"], "too small"),

@@ -19,6 +19,8 @@ from typing import Any
 import anyio
 
 from agent.toolbox import BACKEND_ROLES, ToolboxError
+from mcp_servers.backends import problem_of
+from mcp_servers.suite import SPECS
 from training.construction.defect_split import (
     allowed,
     check_free,
@@ -92,6 +94,9 @@ def say(line: str) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     weights = read_weights(options.weights)
+    for spec in SPECS:
+        if problem := problem_of(spec, getattr(options, spec.role) or "local"):
+            raise TrainingError(f"--{spec.role} {problem}")
     for name, least in (("count", 0), ("workers", 1), ("seed", 0)):
         if getattr(options, name) < least:
             raise TrainingError(f"--{name} {getattr(options, name)} is too small: {least} at least")
