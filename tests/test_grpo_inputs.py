@@ -75,7 +75,7 @@ def config_of(*changes: str) -> GrpoConfig:
         ("rollout.max_new_tokens=4096", "rollout: max_new_tokens 4096 of a turn leave no room in the episode's"),
         ("vllm.base_url=127.0.0.1:8000", "vllm.base_url: '127.0.0.1:8000' is no address: write it as http://HOST:PORT"),
         ("held_out.judge=gemmini", "held_out.judge: judge gemmini: no such backend; choose one of local, statistics"),
-        ("held_out.judge=local+local", "held_out.judge: judge local+local: no such backend"),
+        ("held_out.judge=local+local", "held_out.judge: judge local+local: name each backend once"),
         ('tools.backends={editor="gemmini"}', "tools.backends: editor gemmini: no such backend; choose one of"),
         ('tools={servers=["http://a"], backends={editor="local"}}', "leave tools.backends or tools.servers out"),
         ("grpo.iterations=3", "train.save_every 20 is no multiple of grpo.iterations 3"),
