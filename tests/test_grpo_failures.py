@@ -71,7 +71,7 @@ def excluding(tmp_path: Path) -> Iterator[Stage]:
 
 
 def test_tools_that_return_garbage_can_be_left_out_of_a_groups_mean_and_end_a_training_that_has_nothing_else(
-    excluding: Stage, monkeypatch: pytest.MonkeyPatch
+    excluding: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     excluding.scripts.update(PLAN)
     batch = excluding.batch([0])
@@ -87,6 +87,7 @@ def test_tools_that_return_garbage_can_be_left_out_of_a_groups_mean_and_end_a_tr
     monkeypatch.setattr(rollouts, "PATIENCE", 1)
     excluding.scripts |= {f"00000-{copy}": [EDIT] for copy in range(4)}
     assert excluding.batch([0])["advantages"].tolist() == [0.0] * 4
+    assert "no rollout of this wave can be learned from: image_gen returned no JSON" in caplog.text
     with pytest.raises(ToolboxError, match=r"2 waves in a row: image_gen returned no JSON.*--resume"):
         excluding.batch([0])
 

@@ -138,6 +138,8 @@ class Rollouts:
         self._broken |= tools
         if self._failed_waves > PATIENCE:
             raise self._failure(tools, folder)
+        if not used:
+            logger.warning("no rollout of this wave can be learned from: %s (sessions in %s)", self._last_error, folder)
 
     def _failure(self, tools: bool, folder: Path) -> ToolboxError | RolloutError:
         what = "tools failed in every episode of" if tools else "no rollout could be learned from in"

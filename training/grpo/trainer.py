@@ -148,6 +148,10 @@ class EpisodeGRPOTrainer(EndsInTime, GRPOTrainer):
 
         return make
 
+    def log(self, logs: dict[str, Any], *positional: Any, **named: Any) -> None:
+        """Log what is known: TRL's figures of a wave that nothing can be learned from are None."""
+        super().log({name: value for name, value in logs.items() if value is not None}, *positional, **named)
+
     def _note(self, seconds: float) -> None:
         timing, metrics = self.rollouts.timing, self._metrics["train"]
         for name, value in step_figures(self.batch, self.plan.buffer, self.state.global_step).items():
