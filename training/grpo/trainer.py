@@ -8,6 +8,7 @@ The seam holds for trl 1.16 and is pinned; ``tests/test_grpo_seam.py`` is its co
 from __future__ import annotations
 
 import io
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -149,8 +150,11 @@ class EpisodeGRPOTrainer(EndsInTime, GRPOTrainer):
         return make
 
     def log(self, logs: dict[str, Any], *positional: Any, **named: Any) -> None:
-        """Log what is known: TRL's figures of a wave that nothing can be learned from are None."""
-        super().log({name: value for name, value in logs.items() if value is not None}, *positional, **named)
+        """Log what is known: of a step that nothing can be learned from, TRL's own figures are no numbers."""
+        for metrics in self._metrics.values():
+            for name in [name for name, values in metrics.items() if all(map(math.isnan, values))]:
+                del metrics[name]
+        super().log(logs, *positional, **named)
 
     def _note(self, seconds: float) -> None:
         timing, metrics = self.rollouts.timing, self._metrics["train"]
