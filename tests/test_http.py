@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -186,13 +185,6 @@ def test_a_connection_that_sends_no_request_is_closed(home: Path) -> None:
                 while part := silent.recv(4096):  # a connection that stays open runs into the timeout
                     received += part
             assert received.count(b"200 OK") == sent.count(b"/health")
-
-
-@pytest.fixture
-def pipe(tmp_path: Path) -> Path:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    return path
 
 
 def let_go(pipe: Path) -> None:
