@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +37,31 @@ CALL = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": WAIT}
 INTERRUPTS_ITSELF = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
 
 
-def started(command: Sequence[str], **env: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(command: Sequence[str], **env: str) -> Iterator[subprocess.Popen[str]]:
     """A command of Python whose stdin stays open."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | env
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, text=True, **pipes)  # type: ignore[call-overload, no-any-return]
+    pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT)} | env
+    with subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, env=environment, text=True, stdin=pipe, stdout=pipe, stderr=pipe
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def waiting_for_the_pipe(pipe: Path) -> subprocess.Popen[str]:
+@contextmanager
+def waiting_for_the_pipe(pipe: Path) -> Iterator[subprocess.Popen[str]]:
     """A server over stdio with a call under way."""
-    server = started([GATED, str(pipe), "--allow", str(pipe.parent)])
-    assert server.stdin is not None
-    assert server.stdout is not None
-    for message in (INITIALIZE, INITIALIZED, CALL):
-        server.stdin.write(json.dumps(message) + "\n")
-        server.stdin.flush()
-    assert '"id":1' in server.stdout.readline()
-    assert "notifications/progress" in server.stdout.readline()
-    return server
+    with started([GATED, str(pipe), "--allow", str(pipe.parent)]) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for message in (INITIALIZE, INITIALIZED, CALL):
+            server.stdin.write(json.dumps(message) + "\n")
+            server.stdin.flush()
+        assert '"id":1' in server.stdout.readline()
+        assert "notifications/progress" in server.stdout.readline()
+        yield server
 
 
 def ended(server: subprocess.Popen[str]) -> tuple[int, str]:
@@ -65,19 +72,19 @@ def ended(server: subprocess.Popen[str]) -> tuple[int, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stdio_server_ends_at_a_signal_while_its_client_is_there(number: int, home: Path, pipe: Path) -> None:
-    server = waiting_for_the_pipe(pipe)
-    server.send_signal(number)
-    assert ended(server) == (-number, "")
+    with waiting_for_the_pipe(pipe) as server:
+        server.send_signal(number)
+        assert ended(server) == (-number, "")
 
 
 def test_a_stdio_server_whose_client_was_killed_in_a_call_ends_quietly(home: Path, pipe: Path) -> None:
-    server = waiting_for_the_pipe(pipe)
-    assert server.stdin is not None
-    assert server.stdout is not None
-    server.stdout.close()
-    server.stdin.close()
-    pipe.write_text("go\n")
-    assert ended(server) == (0, "")
+    with waiting_for_the_pipe(pipe) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdout.close()
+        server.stdin.close()
+        pipe.write_text("go\n")
+        assert ended(server) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +93,8 @@ def test_a_stdio_server_whose_client_was_killed_in_a_call_ends_quietly(home: Pat
 )
 def test_an_interrupt_while_modules_are_imported_ends_quietly(module: str, code: int, tmp_path: Path) -> None:
     (tmp_path / "numpy.py").write_text(INTERRUPTS_ITSELF)
-    command = started(["-m", module], PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]))
-    assert ended(command) == (code, "")
+    with started(["-m", module], PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)])) as command:
+        assert ended(command) == (code, "")
 
 
 def in_a_call(server: Running, mode: str, then: Callable[[], None]) -> list[Any]:
