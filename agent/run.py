@@ -6,12 +6,16 @@ the episode failed (what was made is kept), 2 for options or a photo that cannot
 
 from __future__ import annotations
 
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C while the rest is imported, before main() can say it in words
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import argparse
 import math
-import os
 import re
 import shutil
-import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -315,4 +319,5 @@ def _announce(options: argparse.Namespace, result: dict[str, Any], folder: Path)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main())

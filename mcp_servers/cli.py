@@ -48,6 +48,7 @@ def main(name: str, specs: Sequence[ToolSpec], instructions: str, argv: Sequence
         token = http.read_token(options.token_file, environ) if options.http else ""
         log_to_stderr([*secrets_in(environ), token])
         store, choices, traffic = read_setup(options, specs, environ)
+        store.check()
         web = read_http(options, environ, token)
         server_name = name.replace("_", "-").replace("mcp-servers.", "anomaly-")
         server = build_server(server_name, store, specs, instructions, choices=choices, traffic=traffic)

@@ -1,4 +1,7 @@
-"""HTTP connections hold no place for nothing: the head of a request comes in time, or they are closed."""
+"""HTTP connections hold no place for nothing: the head of a request comes in time, or they are closed.
+
+Nor do they hold up the server's end: what is open then is cut off as if its client had gone, which every call ends at.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_SECONDS = 10.0
 """Seconds from the opening of a connection, or from its last answer, in which the next request's head must be there."""
+LAST_SECONDS = 1
+"""Seconds in which answers that were begun go out once the server closes its connections."""
 
 
 class PromptProtocol(H11Protocol):
@@ -30,6 +35,11 @@ class PromptProtocol(H11Protocol):
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close once the answer that was begun is out; what is not out soon (a client's open event stream) is cut."""
+        super().shutdown()
+        self.loop.call_later(LAST_SECONDS, self.transport.abort)
 
     def _wait_for_head(self) -> None:
         if self._timer is not None:

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -25,9 +24,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcp_servers.connections import PromptProtocol
+from mcp_servers.connections import LAST_SECONDS, PromptProtocol
 from mcp_servers.errors import ToolInputError
 from mcp_servers.limits import Traffic
+from mcp_servers.stopping import GracefulServer
 
 TOKEN_VARIABLE = "ANOMALY_AGENT_TOKEN"
 SHORTEST_TOKEN = 16
@@ -147,25 +147,6 @@ class Gate:
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token)
 
 
-class GracefulServer(uvicorn.Server):
-    """Lets the calls under way finish before it closes connections; calls that come meanwhile are told to wait."""
-
-    def __init__(self, config: uvicorn.Config, traffic: Traffic, grace: float) -> None:
-        super().__init__(config)
-        self._traffic = traffic
-        self._grace = grace
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Wait for calls under way, then end."""
-        self._traffic.stopping = True
-        with anyio.move_on_after(self._grace):
-            while self._traffic.running:
-                await anyio.sleep(0.05)
-        if self._traffic.running:
-            logger.warning("%d calls did not finish within %g s and were given up", self._traffic.running, self._grace)
-        await super().shutdown(sockets)
-
-
 def bound_socket(host: str, port: int) -> socket.socket:
     """A socket on the address; port 0 takes a free one. Raises ToolInputError where it cannot be had."""
     try:
@@ -212,7 +193,7 @@ def serve(server: MCPServer, options: HttpOptions, traffic: Traffic) -> None:
         log_config=None,
         access_log=False,
         limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=LAST_SECONDS + 1,
         lifespan="on",
     )
     shown = f"[{options.host}]" if ":" in options.host else options.host

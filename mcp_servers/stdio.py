@@ -105,7 +105,10 @@ class AnsweringServer(MCPServer):
     """The SDK's server, which alone would drop unreadable lines of stdin."""
 
     async def run_stdio_async(self) -> None:
-        """Serve stdin and stdout until stdin ends."""
+        """Serve stdin and stdout until stdin ends, or nobody reads stdout any more."""
         inner = self._lowlevel_server
-        async with stdio_server() as (received, sent):
-            await inner.run(Answered(received, sent), sent, inner.create_initialization_options())
+        try:
+            async with stdio_server() as (received, sent):
+                await inner.run(Answered(received, sent), sent, inner.create_initialization_options())
+        except* BrokenPipeError:
+            pass  # the client was killed in a call

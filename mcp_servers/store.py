@@ -74,6 +74,10 @@ class Store:
     _paths: dict[tuple[str, int, int], str] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
+    def check(self) -> None:
+        """Raise ImageError where the store cannot be used."""
+        self._secret()
+
     def put(self, photo: Photo) -> str:
         """Keep an image and return its handle. Raises ImageError where the store cannot be written."""
         png = photo.to_png()

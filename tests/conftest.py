@@ -65,6 +65,14 @@ def store(home: Path, tmp_path: Path) -> Store:
     return Store(home=home, allowed=[tmp_path])
 
 
+@pytest.fixture
+def pipe(tmp_path: Path) -> Path:
+    """A named pipe: whoever opens it for reading waits until the test writes."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real inspection photos (MVTec layout); skips where it is absent."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,9 @@ import numpy as np
 import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.exceptions import MCPError
 
 from mcp_servers.errors import ToolInputError
-from mcp_servers.http import GRACE, read_token, security_for
+from mcp_servers.http import read_token, security_for
 from mcp_servers.images import Photo, decode
 from mcp_servers.store import Store
 from tests.servers.running import Running, running
@@ -188,13 +184,6 @@ def test_a_connection_that_sends_no_request_is_closed(home: Path) -> None:
             assert received.count(b"200 OK") == sent.count(b"/health")
 
 
-@pytest.fixture
-def pipe(tmp_path: Path) -> Path:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    return path
-
-
 def let_go(pipe: Path) -> None:
     """Let the waiting call go on."""
     pipe.write_text("go\n")
@@ -226,26 +215,6 @@ def test_a_call_beyond_the_limit_is_told_that_the_server_is_busy(home: Path, pip
     assert busy.is_error
     assert "busy, 1 calls are under way; call again" in busy.content[0].text
     assert json.loads(answered.content[0].text) == {"prompt": "a", "said": "go"}
-
-
-def test_a_server_that_is_told_to_stop_finishes_its_calls_first(home: Path, pipe: Path) -> None:
-    with running(["--allow", str(pipe.parent)], module=[GATED, str(pipe)]) as server:
-        answers: list[Any] = []
-
-        async def main() -> None:
-            async def began(done: float, total: float | None, message: str | None) -> None:
-                if done == 1:
-                    server.process.send_signal(signal.SIGTERM)
-                    threading.Thread(target=let_go, args=(pipe,)).start()
-
-            async with Client(server.url) as client:
-                await client.list_tools()  # which the client asks for after a call, and nobody answers any more
-                answers.append(await client.call_tool("image_gen", {"prompt": "last"}, progress_callback=began))
-
-        with suppress(ExceptionGroup, MCPError, OSError, httpx2.TransportError):  # its goodbye may find the server gone
-            anyio.run(main)
-        assert [json.loads(answer.content[0].text) for answer in answers] == [{"prompt": "last", "said": "go"}]
-        assert server.process.wait(timeout=GRACE + 40) in (0, -signal.SIGTERM)
 
 
 VICTIM = """

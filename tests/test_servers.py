@@ -318,6 +318,14 @@ def test_a_server_with_unusable_options_says_why_and_exits(home: Path, arguments
     assert done.stderr.count("\n") == 1, "no usage before the line that matters"
 
 
+def test_a_server_whose_store_cannot_be_used_says_so_and_exits(photo_file: Path) -> None:
+    env = os.environ | {"ANOMALY_AGENT_HOME": str(photo_file / "store")}
+    command = [sys.executable, "-m", "mcp_servers", "--allow", str(photo_file.parent)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 2
+    assert "set ANOMALY_AGENT_HOME to a writable folder" in done.stderr.splitlines()[-1]
+
+
 def test_without_allow_only_the_working_folder_is_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert list(store_from([], {}).allowed) == [tmp_path]

@@ -1,9 +1,12 @@
 """``python -m mcp_servers.mask_gen``: this tool alone."""
 
+import signal
 import sys
 
-from mcp_servers.cli import main
-from mcp_servers.mask_gen.server import INSTRUCTIONS, SPEC
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it as SIGTERM does, also during the imports
+
+    from mcp_servers.cli import main
+    from mcp_servers.mask_gen.server import INSTRUCTIONS, SPEC
+
     sys.exit(main("mcp_servers.mask_gen", [SPEC], INSTRUCTIONS))

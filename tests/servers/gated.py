@@ -1,10 +1,11 @@
-"""A real server whose image_gen waits until the test lets it go on: ``python gated.py PIPE [server options]``.
+"""``python -m mcp_servers`` whose only tool waits until the test lets it go on: ``python gated.py PIPE [options]``.
 
 The tool opens PIPE (a named pipe) for reading, in a computing thread, and so waits until somebody writes to it.
 """
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 from mcp.server.mcpserver.tools import Tool
 from mcp_types import CallToolResult
 
+from mcp_servers import suite
 from mcp_servers.backends import BackendChoice, BackendFacts, ToolSpec
 from mcp_servers.calls import step
-from mcp_servers.cli import main
 from mcp_servers.serving import make_tool, text_result
 from mcp_servers.store import Store
 
@@ -37,4 +38,6 @@ def gated_tools(pipe: Path) -> Any:
 
 if __name__ == "__main__":
     spec = ToolSpec("image_gen", role="editor", backends=("local",), build=gated_tools(Path(sys.argv[1])))
-    sys.exit(main("gated", (spec,), "A tool that waits.", sys.argv[2:]))
+    del sys.argv[1]
+    suite.SPECS = (spec,)
+    runpy.run_module("mcp_servers", run_name="__main__")

@@ -29,6 +29,11 @@ class Running:
     def port(self) -> int:
         return int(self.base.rpartition(":")[2])
 
+    def read_line(self) -> str:
+        """The next line that the server writes to stderr."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
+
 
 @contextmanager
 def running(
