@@ -36,6 +36,12 @@ GRACE = 20.0
 CONNECTIONS = 1024
 MAX_BODY = 96 * 2**20
 
+CURES = {
+    403: "this server does not take requests from that Origin: start it with --allow-host NAME to accept it",
+    421: "this server is not known by that Host: start it with --allow-host NAME to accept it",
+}
+"""What is said in place of the SDK's words for a Host or an Origin that is not accepted."""
+
 logger = logging.getLogger("mcp_servers.http")
 
 
@@ -129,6 +135,8 @@ class Gate:
         scope = {**scope, "headers": [(key, _named(key, value)) for key, value in scope["headers"]]}
         request = Request(scope)
         refusal = await self._security.validate_request(request)
+        if refusal is not None and (cure := CURES.get(refusal.status_code)):
+            refusal = PlainTextResponse(cure, refusal.status_code)
         if refusal is None and request.url.path == "/health":
             refusal = JSONResponse({"status": "ok"})
         if refusal is None and not self._may_pass(request):

@@ -71,6 +71,7 @@ def test_requests_that_may_not_pass_are_answered_before_they_are_read(
     answer = post(guarded, PING, **headers)
     assert answer.status_code == status
     assert TOKEN not in answer.text
+    assert ("Authorization: Bearer" if status == 401 else "--allow-host NAME") in answer.text, "it names the cure"
     if status == 401:
         assert answer.headers["www-authenticate"].startswith("Bearer")
 
