@@ -196,7 +196,10 @@ class Session:
         try:
             return (self.folder / "images" / f"{digest}.png").read_bytes()
         except OSError as error:
-            raise SessionError(f"{self.folder}: image {digest[:12]}… cannot be read: {error}") from error
+            cure = "restore it from a copy, or leave this session out"
+            raise SessionError(
+                f"{self.folder}: image {digest[:12]}… cannot be read ({error.strerror}): {cure}"
+            ) from error
 
 
 def read_session(folder: Path) -> Session:

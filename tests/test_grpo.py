@@ -236,16 +236,24 @@ def test_recorded_tool_results_earn_the_same_rewards_without_a_server(trained: P
             assert again[name] == pytest.approx(whole[name], abs=1e-6)
 
 
-def test_a_folder_with_a_training_is_not_begun_anew(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_with_a_training_is_not_begun_anew(
+    trained: Path, room: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert train(trained) == 2
     assert "add --resume" in refusal(capsys)
+    files = f'held_out.files=["{room / "held-out.jsonl"}"]'
     for change, says in (
         ("grpo.beta=0.1", "began with another [grpo]"),
         ("replay.share=0.25", "began with another [replay]"),
         ("rollout.temperature=0.9", "began with another [rollout]"),
         ("train.seed=7", "began with another train.seed"),
+        ("train.learning_rate=1e-5", "began with another train.learning_rate (0.001)"),
+        ("train.schedule=cosine", "began with another train.schedule"),
+        ('tools.backends={judge="statistics"}', "began with another tools.backends"),
+        ('tools.servers=["http://127.0.0.1:9/mcp"]', "began with another tools.servers"),
+        ("held_out.share=0.5", "began with another held_out.share"),
     ):
-        assert train(trained, four_tasks(), change, resume=True) == 2
+        assert train(trained, four_tasks(), files, change, resume=True) == 2
         assert says in refusal(capsys)
 
 

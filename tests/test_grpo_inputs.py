@@ -60,6 +60,8 @@ def config_of(*changes: str) -> GrpoConfig:
         ("tasks.files=[]", "name files or sessions to take tasks from"),
         ("train.batch_size=3", "train.batch_size 3 does not divide the step's 8 rollouts"),
         ("reward.alhpa=1", "unknown key 'alhpa' in [reward]: use alpha"),
+        ("reward={alpha=0, beta=0, gamma=0.0}", "alpha, beta and gamma are all 0, so every episode earns the same"),
+        ("output=/proc/none/out", "/proc/none/out cannot be written ("),
         ('tools.backends={Editor="gemini"}', "no backend option Editor; known are"),
         ("tools.mode=sometimes", "tools.mode is not usable"),
         ('tools.mode="replay"', "tools.recording"),
@@ -169,6 +171,19 @@ def test_a_place_without_sessions_and_a_list_without_tasks_are_refused(
     assert "no session in" in refusal(capsys)
     assert begin(tmp_path, f'tasks.files=["{listed(tmp_path / "none.jsonl", "")}"]') == 2
     assert "there is no task" in refusal(capsys)
+
+
+def test_a_damaged_session_to_take_tasks_from_is_refused_with_what_can_be_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sessions = Path(shutil.copytree(planner_sessions(), tmp_path / "sessions"))
+    log = find_sessions([sessions])[0] / "session.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines[:3], lines[3][:20], *lines[4:]]))
+    assert begin(tmp_path, "tasks.files=[]", f'tasks.sessions=["{sessions}"]') == 2
+    line = refusal(capsys)
+    assert "line 4: not valid JSON" in line
+    assert line.endswith(": mend or remove this session, or leave it out of tasks.sessions")
 
 
 def test_a_start_that_was_refused_leaves_nothing_in_the_way_of_the_next(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerControl, TrainerState
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from agent.session import read_session
 from tests.conftest import ROOT
@@ -39,10 +39,11 @@ def test_sigterm_during_rollouts_cancels_them_and_leaves_a_checkpoint_to_go_on_f
 ) -> None:
     monkeypatch.setenv("ANOMALY_AGENT_HOME", str(tmp_path / "home"))
     output = tmp_path / "out"
-    hangs = (f"image_gen=until:{tmp_path / 'never'}",)
+    hangs = (f"image_gen=until:{tmp_path / 'mended'}",)
     server = shlex.join(Shop(output / "photos", Path("/dev/stderr"), hangs).command())
+    tools = f'tools.servers=["{server}"]'
     process = subprocess.Popen(
-        [sys.executable, "-m", "training.grpo", *arguments(output, f'tools.servers=["{server}"]')],
+        [sys.executable, "-m", "training.grpo", *arguments(output, tools)],
         cwd=ROOT, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert process.stderr is not None
@@ -55,12 +56,14 @@ def test_sigterm_during_rollouts_cancels_them_and_leaves_a_checkpoint_to_go_on_f
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130, "".join(seen) + errors
     assert errors.splitlines()[-1] == "error: interrupted: go on with --resume"
+    assert "SIGTERM: the training ends with a checkpoint; once more ends it at once" in errors
     assert "Traceback" not in errors
     assert "cancelled" in stop_reasons(output)
     assert "tool_error" not in stop_reasons(output)
     assert (output / "checkpoints" / "checkpoint-0" / "replay-0.pt").is_file()
 
-    assert train(output, "train.max_steps=1", resume=True) == 0
+    (tmp_path / "mended").touch()
+    assert train(output, "train.max_steps=1", tools, resume=True) == 0
     assert "cancelled" not in stop_reasons(output)
     assert train(tmp_path / "whole", "train.max_steps=1") == 0
     assert [turns[:1] for turns in told(output).values()] == [turns[:1] for turns in told(tmp_path / "whole").values()]
@@ -107,6 +110,54 @@ def test_a_signal_while_weights_are_updated_ends_the_training_after_the_step() -
             interrupt.on_step_begin(None, state, control)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL, "the next one ends it at once"
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(("begun", "says"), [(False, "ends;"), (True, "ends with a checkpoint;")])
+def test_a_signal_promises_a_checkpoint_only_where_there_will_be_one(
+    begun: bool, says: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Interrupt() as interrupt:
+        if begun:
+            interrupt.on_train_begin(TrainingArguments(str(tmp_path)), TrainerState(), TrainerControl())
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+    assert f"SIGTERM: the training {says}" in caplog.text
+
+
+def test_figures_of_an_earlier_step_are_not_told_as_the_final_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ANOMALY_AGENT_HOME", str(tmp_path / "home"))
+    output = tmp_path / "out"
+    held_out = ("held_out.share=0.3", "held_out.max_new_tokens=8", "held_out.episodes=1")
+    assert train(output, *held_out, "train.max_steps=1", "train.save_every=1") == 0
+    assert "eval_reward" in capsys.readouterr().out
+    card = (output / "model" / "README.md").read_text()
+    assert "| eval_reward |" in card
+
+    (output / "checkpoints" / "checkpoint-1").rename(output / "checkpoints" / "checkpoint-2")
+    cut = output / "checkpoints" / "checkpoint-2" / "model.safetensors"
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[:5000])
+    assert train(output, *held_out, resume=True) == 2
+    told = refusal(capsys)
+    assert "checkpoint-2 is damaged (model.safetensors: " in told
+    assert told.endswith("there is no other, so start again in another folder with --set output=DIR")
+    cut.write_bytes(whole)
+    (output / "checkpoints" / "checkpoint-2").rename(output / "checkpoints" / "checkpoint-1")
+
+    assert train(output, *held_out, "held_out.judge=statistics", resume=True) == 2
+    assert "began with another held_out.judge (" in refusal(capsys)
+    none = (*held_out, "held_out.episodes=0", "held_out.judge=statistics", "train.batch_size=4", "train.save_every=1")
+    assert train(output, *none, resume=True) == 0
+    told = capsys.readouterr().out
+    assert "reward/total" in told
+    assert "eval_" not in told
+    card = (output / "model" / "README.md").read_text()
+    assert "eval_" not in card
+    assert "Nothing was measured at the last step." in card
+    assert "- Changed from step 2 on: " in card
+    assert "train.batch_size = 4 (before: 8)" in card
 
 
 def test_a_signal_breaks_a_measurement_off_and_the_step_is_still_saved() -> None:

@@ -97,6 +97,17 @@ def test_the_same_scoring_is_appended_once_and_another_configuration_beside_it(
     ]  # fmt: skip
 
 
+def test_an_image_that_is_missing_is_told_with_what_can_be_done(
+    samples: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for picture in (samples["single"] / "images").iterdir():
+        picture.unlink()
+    result = rescore(capsys, samples["single"], "--judge", "statistics", "--force", code=1)["single"]
+    assert result["status"] == "damaged"
+    assert result["problem"].endswith("restore it from a copy, or leave this session out")
+    assert "Errno" not in result["problem"]
+
+
 def test_a_dry_run_appends_nothing(samples: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     before = (samples["triple"] / LOG_NAME).read_bytes()
     assert rescore(capsys, samples["triple"], "--dry-run")["triple"]["status"] == "scored"

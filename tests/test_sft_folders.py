@@ -62,7 +62,10 @@ def test_what_was_put_into_the_folder_of_a_failed_start_is_never_removed(
     capsys.readouterr()
     (tmp_path / "run" / "data" / "photo.png").write_bytes(b"mine")
     assert train(tmp_path / "run") == sft.UNUSABLE
-    assert "holds data/photo.png" in refusal(capsys)
+    told = refusal(capsys)
+    assert "the folder also holds data/photo.png" in told
+    assert "a training runs in" in told
+    assert "or ran there without a checkpoint" in told
     assert (tmp_path / "run" / "data" / "photo.png").read_bytes() == b"mine"
 
 

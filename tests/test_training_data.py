@@ -371,7 +371,8 @@ def test_the_command_counts_what_it_took_and_what_it_left_out(
     [
         (["--validation", "1"], "out of range: choose 0 to below 1"),
         (["--image-side", "8"], "choose 32 to 8192"),
-        (["--min-reward", "99", "--out", "{out}"], "no example is left: loosen the filters"),
+        (["--min-reward", "99", "--out", "{out}"], "no example is left (reward below 99 (2)): loosen the filters"),
+        (["--min-score", "10"], "no example is left (score below 10 (2)): loosen the filters, or name other sessions"),
         (["--min-score", "99"], "min-score 99 is out of range: choose 0 to 10"),
         (["--min-score", "nan"], "min-score nan is out of range: choose 0 to 10"),
         (["--min-reward", "nan"], "min-reward nan is no reward: choose a finite number"),

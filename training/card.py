@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from typing import Any
 from agent.chat_template import template_hash
 from training.config import LoraSection, ModelSection, SftConfig
 from training.grpo.config import GrpoConfig
+from training.stages import Stage, changes, without_none
 
 PACKAGES = ("anomaly-agent", "torch", "transformers", "trl", "peft", "accelerate", "datasets")
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def model_card(config: SftConfig, data: Mapping[str, Any], figures: Mapping[str, float]) -> str:
-    """The card of a model after supervised fine-tuning. ``data``: its facts; ``figures``: what was measured last."""
+def model_card(config: SftConfig, data: Mapping[str, Any], figures: Mapping[str, float], went: Sequence[Stage]) -> str:
+    """The card of a model after supervised fine-tuning. ``data``: its facts; ``figures``: what was measured last;
+    ``went``: the parts of the training.
+    """
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in data["examples"].items())
     left_out = ", ".join(f"{reason} ({count})" for reason, count in data["left_out"].items()) or "none"
     facts = f"""\
@@ -30,11 +33,16 @@ def model_card(config: SftConfig, data: Mapping[str, Any], figures: Mapping[str,
   {data["longest_tokens"]} tokens. Left out: {left_out}; too long: {data["too_long"]}.
 - Protocol: {", ".join(h[:16] + "…" for h in data["protocol_hashes"])}"""
     measured = "`eval_` figures are of held-out photos; its shares are of episodes that the agent really ran, greedily."
-    return _card(config, config.model, "sft", "supervised fine-tuning on recorded sessions", facts, figures, measured)
+    done = "supervised fine-tuning on recorded sessions"
+    return _card(config, config.model, "sft", done, facts, figures, measured, went)
 
 
-def grpo_card(config: GrpoConfig, tasks: int, held_out: int, figures: Mapping[str, float]) -> str:
-    """The card of a model after reinforcement learning on so many tasks. ``figures``: what was measured last."""
+def grpo_card(
+    config: GrpoConfig, tasks: int, held_out: int, figures: Mapping[str, float], went: Sequence[Stage]
+) -> str:
+    """The card of a model after reinforcement learning on so many tasks. ``figures``: what was measured last;
+    ``went``: the parts of the training.
+    """
     own = config.tools.backends.get("judge", "local")
     facts = f"""\
 - Method: {_method(config.lora)}; GRPO, groups of {config.grpo.group_size}, rewards by the judge {own}; vision encoder
@@ -45,7 +53,7 @@ def grpo_card(config: GrpoConfig, tasks: int, held_out: int, figures: Mapping[st
         f"{config.held_out.judge}, `eval_reward_by_own_judge` and `eval_mean_score` by the one that rewarded."
     )
     done = "reinforcement learning on episodes that it acted out"
-    return _card(config, config.model, "grpo", done, facts, figures, measured)
+    return _card(config, config.model, "grpo", done, facts, figures, measured, went)
 
 
 def _method(lora: LoraSection | None) -> str:
@@ -60,11 +68,13 @@ def _card(
     facts: str,
     figures: Mapping[str, float],
     measured: str,
+    went: Sequence[Stage],
 ) -> str:
     licence = licence_of(_base_card(model.path))
     table = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items())
     versions = ", ".join(f"{name} {number}" for name, number in installed().items())
-    settings = json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2)
+    now = config.model_dump(mode="json", include={"output", "held_out"})  # a resume may measure and train no further
+    settings = json.dumps(without_none(went[-1].config | now), indent=2)
     return f"""\
 ---
 license: {licence or "other"}
@@ -89,7 +99,7 @@ Serve it with the chat template in this folder: it is append-only, the base mode
 
 ## Training
 
-{facts}
+{facts}{_on_the_way(went, config.train.schedule)}
 - Chat template: SHA-256 `{template_hash()[:16]}…`
 - Software: {versions}; Python {sys.version.split()[0]}; code {commit() or "without a git commit"}
 
@@ -97,7 +107,7 @@ Serve it with the chat template in this folder: it is append-only, the base mode
 |---|---|
 {table}
 
-{measured}
+{measured if any(name.startswith("eval_") for name in figures) else "Nothing was measured at the last step."}
 
 ## Licence
 
@@ -110,6 +120,16 @@ What the photos allow applies too.
 {settings}
 ```
 """
+
+
+def _on_the_way(went: Sequence[Stage], schedule: str) -> str:
+    """Lines on what was changed where the training was gone on with; "" where nothing was."""
+    lines = []
+    for step, told in changes(went, ("output", "held_out")).items():
+        longer = "train.max_steps" in told or "train.epochs" in told
+        note = f"; the {schedule} schedule goes by the new length from step {step + 1} on"
+        lines.append(f"\n- Changed from step {step} on: {told}{note if longer and schedule != 'constant' else ''}.")
+    return "".join(lines)
 
 
 def _base_card(path: str) -> str:

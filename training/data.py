@@ -240,6 +240,9 @@ def _run(options: argparse.Namespace) -> str:
         rewards=load_reward_config(options.reward_config) if options.reward_config else RewardConfig(),
     )
     examples = read_examples(options.sessions, selection)
+    if not examples:
+        reasons = ", ".join(f"{reason} ({count})" for reason, count in examples.reasons.items())
+        raise DataError(f"no example is left ({reasons}): loosen the filters, or name other sessions")
     train, validation = split(examples, options.validation, options.seed)
     balanced = train
     if options.cap is not None:

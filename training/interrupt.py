@@ -30,7 +30,7 @@ class Interrupt(TrainerCallback):
 
     def __init__(self) -> None:
         self.came = False
-        self._began = self._updating = False
+        self._began = self._updating = self._alone = False
         self._saved, self._process = -1, os.getpid()
         self._before: dict[int, Any] = {}
 
@@ -51,7 +51,8 @@ class Interrupt(TrainerCallback):
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
         self.came, name = True, signal.Signals(number).name
-        logger.warning("%s: the training ends with a checkpoint; once more ends it at once", name)
+        kept = " with a checkpoint" if self._updating or (self._began and self._alone) else ""
+        logger.warning("%s: the training ends%s; once more ends it at once", name, kept)
         if not self._updating:
             raise KeyboardInterrupt
 
@@ -69,7 +70,7 @@ class Interrupt(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Weights and state are those that training begins with: its checkpoint, if any, is there already."""
-        self._began = True
+        self._began, self._alone = True, args.world_size == 1
         if (Path(args.output_dir) / f"checkpoint-{state.global_step}").is_dir():
             self._saved = state.global_step
 

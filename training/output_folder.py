@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from training.config import ConfigError, Section
 
+OTHER_FOLDER = "name another folder with --set output=DIR"
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -44,12 +46,16 @@ class Kind:
 
     def begin(self, output: Path) -> None:
         """Make the folder ready for a new training: remove what a start that failed has left. Raises ConfigError where
-        it holds anything else, which stays untouched, and OSError.
+        it holds anything else, which stays untouched, or cannot be written.
         """
-        for path in sorted(_remains(output, self), reverse=True):  # files before the folders that hold them
-            path.rmdir() if path.is_dir() else path.unlink()
-        output.mkdir(parents=True, exist_ok=True)
-        (output / self.started).write_text(self.note, encoding="utf-8")
+        remains = _remains(output, self)
+        try:
+            for path in sorted(remains, reverse=True):  # files before the folders that hold them
+                path.rmdir() if path.is_dir() else path.unlink()
+            output.mkdir(parents=True, exist_ok=True)
+            (output / self.started).write_text(self.note, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{output} cannot be written ({error.strerror}): {OTHER_FOLDER}") from error
 
 
 _TENSORBOARD = r"|tensorboard/(.+/)?events\.out\.tfevents\.[^/]+"
@@ -104,13 +110,13 @@ def same_training(config: Section, output: Path, parts: Sequence[str]) -> None:
     try:
         began = json.loads(path.read_text(encoding="utf-8"))
         for part in parts:
-            section, *keys = part.split(".")
-            kind: TypeAdapter[Any] = TypeAdapter(type(config).model_fields[section].rebuild_annotation())
-            then, now = kind.validate_json(json.dumps(began.get(section))), getattr(config, section)
-            for key in keys:
-                then, now = getattr(then, key), getattr(now, key)
+            section, then, now = type(config), began, config
+            for key in part.split("."):
+                kind = section.model_fields[key].rebuild_annotation()
+                section, then, now = kind, then.get(key), getattr(now, key)
+            then = TypeAdapter(kind).validate_json(json.dumps(then))
             if _plain(then) != _plain(now):
-                name = part if keys else f"[{part}]"
+                name = f"{part} ({json.dumps(_plain(then), default=str)})" if "." in part else f"[{part}]"
                 raise ConfigError(f"the training in {output} began with another {name}: use the same, or start again")
     except FileNotFoundError:
         raise ConfigError(f"{path}, which says how the training began, is missing: {cure}") from None
@@ -143,7 +149,7 @@ def how_to_go_on(output: Path, kind: Kind) -> str:
 def _remains(output: Path, kind: Kind) -> list[Path]:
     """Files and folders that a failed start has left. Raises ConfigError where there is anything else."""
     if output.is_symlink() or output.exists():
-        cure = "name another folder with --set output=DIR"
+        cure = OTHER_FOLDER
         if not output.is_dir():
             raise ConfigError(f"{output} is not a folder: {cure}")
         paths = list(output.rglob("*"))
@@ -152,7 +158,10 @@ def _remains(output: Path, kind: Kind) -> list[Path]:
         for path in paths:
             name = path.relative_to(output).as_posix()
             if path.is_symlink() or not (path.is_dir() or name == kind.started or re.fullmatch(kind.replaceable, name)):
-                raise ConfigError(f"{output} holds {name}, which no start that failed has left: {cure}")
+                raise ConfigError(
+                    f"a training runs in {output}, or ran there without a checkpoint; the folder also holds {name}, "
+                    f"which a new start would not replace: {cure}"
+                )
         return paths
     return []
 

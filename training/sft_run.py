@@ -6,10 +6,13 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.task import Task
 from training.card import model_card
+from training.checkpoints import check_whole
 from training.collate import EpisodeCollator
 from training.config import ConfigError, SftConfig
 from training.curves import plot
@@ -20,13 +23,16 @@ from training.held_out import AT_ONCE, measure
 from training.local_policy import Batcher
 from training.model import load_model, load_processor, lora_config, parameter_counts
 from training.output_folder import SFT, check_apart, checkpoint_of, same_training
-from training.resuming import EndsInTime
+from training.resuming import KEPT, Resumes
 from training.sft_data import TOKENS, Prepared, load, prepare
+from training.stages import begin, go_on, stages
 
 if TYPE_CHECKING:
     from training.interrupt import Interrupt
 
 logger = logging.getLogger("training")
+SAME = ("model", "lora", "data", "held_out.share", "held_out.max_turns", *KEPT, "train.batch_size", "train.accumulate")
+"""What a training that is gone on with has to keep of its configuration."""
 MEMORY = (
     "the GPU's memory does not suffice: lower train.batch_size, model.image_side or data.max_tokens, or add a [lora] "
     "section"
@@ -57,14 +63,17 @@ def _run(config: SftConfig, resume: bool, interrupt: Interrupt) -> dict[str, flo
     check_apart(output, config.data.sessions)
     checkpoint = checkpoint_of(output, resume, SFT)
     if resume:
-        same_training(config, output, ("model", "lora", "data"))
+        same_training(config, output, SAME)
+    step = check_whole(checkpoint) if checkpoint else 0
     state = PartialState()
     _check_launch(config, str(state.distributed_type.value))
     state.wait_for_everyone()
     processor = load_processor(config.model)
     if state.is_main_process and not resume:
         prepare(config.data, config.held_out, processor, config.model.image_side, output, config.train.seed)
-        (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        begin(output, config)
+    elif state.is_main_process:
+        go_on(output, step, config)
     state.wait_for_everyone()
     trainer = trainer_of(config, processor, load(output), interrupt)
     trains, total = parameter_counts(trainer.model)
@@ -81,7 +90,7 @@ def _run(config: SftConfig, resume: bool, interrupt: Interrupt) -> dict[str, flo
     if trainer.eval_dataset is not None and measured < trainer.state.global_step:
         trainer.evaluate()
     figures = last_figures(trainer.state.log_history)
-    card = model_card(config, load(output).facts, figures)
+    card = model_card(config, load(output).facts, figures, stages(output, trainer.state.global_step))
     hand_over(trainer, processor, config.model, output, card, adapter=config.lora is not None)
     if state.is_main_process:
         draw(trainer, output)
@@ -93,16 +102,17 @@ def trainer_of(config: SftConfig, processor: Any, data: Prepared, interrupt: Int
     from trl import SFTTrainer
 
     args = arguments(config, held_out=data.held_out is not None)  # before the model: it sets up DeepSpeed
+    tasks = data.tasks[: config.held_out.episodes]
 
-    class Trainer(EndsInTime, SFTTrainer):
+    class Trainer(Resumes, SFTTrainer):
         """SFTTrainer whose evaluation includes episodes, and draws the curves."""
 
         def evaluate(self, *positional: Any, **named: Any) -> dict[str, float]:
             metrics: dict[str, float] = {}
             with interrupt.allowed():
                 metrics |= super().evaluate(*positional, **named)
-                if data.tasks and self.accelerator.is_main_process:
-                    shares = episodes(config, self, processor, data)
+                if tasks and self.accelerator.is_main_process:
+                    shares = episodes(config, self, processor, tasks)
                     metrics |= shares
                     self.log(dict(shares))
             if self.accelerator.is_main_process:
@@ -188,7 +198,7 @@ def arguments(config: SftConfig, held_out: bool) -> Any:
         raise ConfigError(f"the training cannot be set up here: {str(error).splitlines()[0]}") from error
 
 
-def episodes(config: SftConfig, trainer: Any, processor: Any, data: Prepared) -> dict[str, float]:
+def episodes(config: SftConfig, trainer: Any, processor: Any, tasks: Sequence[Task]) -> dict[str, float]:
     """Run the held-out tasks with the model as it is now; their figures, named as the trainer logs them."""
     sampling = Sampling(0.0, config.held_out.max_new_tokens)
     model = trainer.accelerator.unwrap_model(trainer.model)
@@ -196,7 +206,7 @@ def episodes(config: SftConfig, trainer: Any, processor: Any, data: Prepared) ->
     folder = config.output / "held_out" / f"step-{trainer.state.global_step:06d}"
     if folder.exists():  # measured before, and resumed from an earlier checkpoint
         shutil.rmtree(folder)
-    result = measure(batcher, data.tasks, folder, config.output.name)
+    result = measure(batcher, tasks, folder, config.output.name)
     return {f"eval_{name}": value for name, value in result.figures().items()}
 
 
@@ -208,11 +218,17 @@ def draw(trainer: Any, output: Path) -> None:
 
 
 def last_figures(history: list[dict[str, Any]]) -> dict[str, float]:
-    """The last value of every figure that says what the model can do."""
+    """The last value of every figure that says what the model can do; what is measured, at the last step alone."""
     names = ("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy", "eval_valid_share",
              "eval_answered_share", "eval_passed_share", "eval_mean_score")  # fmt: skip
-    figures = {name: entry[name] for entry in history for name in names if name in entry}
-    return {"steps": float(max((entry["step"] for entry in history), default=0))} | figures
+    steps = max((entry["step"] for entry in history), default=0)
+    figures = {
+        name: entry[name]
+        for entry in history
+        for name in names
+        if name in entry and (entry["step"] == steps or not name.startswith("eval_"))
+    }
+    return {"steps": float(steps)} | figures
 
 
 def _check_launch(config: SftConfig, distributed: str) -> None:

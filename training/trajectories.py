@@ -56,7 +56,7 @@ def parser_of() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split-out", type=Path, metavar="FILE", help="where to write it (default: DIR/split.json)")
     parser.add_argument("--category", action="append", default=[], metavar="NAME", help="only this one (repeatable)")
-    parser.add_argument("--count", type=int, default=0, metavar="N", help="sessions to make (default: one a defect)")
+    parser.add_argument("--count", type=int, metavar="N", help="sessions to make (default: one a defect)")
     parser.add_argument(
         "--weights", default="1,1,1", metavar="A,B,C", help="how often one, two, three images (default 1,1,1)"
     )
@@ -97,9 +97,10 @@ def _run(options: argparse.Namespace) -> int:
     for spec in SPECS:
         if problem := problem_of(spec, getattr(options, spec.role) or "local"):
             raise TrainingError(f"--{spec.role} {problem}")
-    for name, least in (("count", 0), ("workers", 1), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise TrainingError(f"--{name} {getattr(options, name)} is too small: {least} at least")
+    for name, least in (("count", 1), ("workers", 1), ("seed", 0)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise TrainingError(f"--{name} {value} is too small: {least} at least")
     defects = find_defects(options.data, options.category)
     if options.make_split is not None and options.split:
         raise TrainingError("--make-split makes a split and --split reads one: leave one out")
@@ -135,7 +136,7 @@ def _settings(
         "split": split_name,
         "photos": fingerprint(usable),
         "categories": options.category,
-        "count": options.count,
+        "count": options.count or 0,  # 0: one a defect
         "weights": list(weights),
         "seed": options.seed,
         "backends": _backends(options),
@@ -170,7 +171,9 @@ def _make(options: argparse.Namespace, usable: list[Defect], settings: dict[str,
         raise TrainingError(
             f"none of the {len(usable)} defects could be removed well enough: see {folder}/manifest.json"
         )
-    jobs = plan([defect for defect in usable if defect.name in files], options.count, settings["weights"], options.seed)
+    jobs = plan(
+        [defect for defect in usable if defect.name in files], settings["count"], settings["weights"], options.seed
+    )
     anyio.run(run.all, jobs, files)
     content = run.write()
     if options.json:

@@ -251,9 +251,11 @@ class GrpoConfig(Section):
     @classmethod
     def _reward(cls, table: dict[str, Any]) -> dict[str, Any]:
         try:
-            reward_config(table)
+            weights = reward_config(table).weights
         except RewardConfigError as error:
             raise ValueError(str(error)) from error
+        if not any(weights):
+            raise ValueError("alpha, beta and gamma are all 0, so every episode earns the same: set one above 0")
         return table
 
     @model_validator(mode="after")

@@ -9,6 +9,10 @@ import torch
 from transformers import TrainerCallback
 
 logger = logging.getLogger("training")
+CURE = (
+    "go on from the last checkpoint (--resume) with a lower train.max_grad_norm, or start again with a lower "
+    "train.learning_rate"
+)
 
 
 class NotFiniteError(ArithmeticError):
@@ -37,7 +41,7 @@ class GradientGuard(TrainerCallback):
         if self.in_a_row > self.patience:
             raise NotFiniteError(
                 f"gradients were no numbers in {self.in_a_row} updates in a row, the last at step {state.global_step}: "
-                "go on from the last checkpoint (--resume) with a lower train.learning_rate or train.max_grad_norm"
+                f"{CURE}"
             )
         logger.warning("step %d: its gradients are no numbers, so this update is left out", state.global_step + 1)
         for parameter in named["model"].parameters():
@@ -47,7 +51,4 @@ class GradientGuard(TrainerCallback):
     def check_loss(loss: torch.Tensor, step: int) -> None:
         """Raise NotFiniteError for a loss that is no number."""
         if not bool(torch.isfinite(loss).all()):
-            raise NotFiniteError(
-                f"the loss of step {step + 1} is no number: go on from the last checkpoint (--resume) with a lower "
-                "train.learning_rate"
-            )
+            raise NotFiniteError(f"the loss of step {step + 1} is no number: {CURE}")

@@ -218,9 +218,15 @@ def progress(entry: dict[str, Any], steps: int) -> str:
 
 
 def last_figures(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The last value of every figure that says what the policy can do."""
+    """The last value of every figure that says what the policy can do; what is measured, at the last step alone."""
     names = ("reward/total", "reward/task", "reward/reflection", "reward/behaviour", "episode/good", "episode/valid",
              "episode/turns", "kl", "entropy", "eval_reward", "eval_reward_by_own_judge", "eval_score",
              "eval_mean_score", "eval_valid_share", "eval_answered_share", "eval_passed_share")  # fmt: skip
-    figures = {name: entry[name] for entry in history for name in names if entry.get(name) is not None}
-    return {"steps": float(max((entry["step"] for entry in history), default=0))} | figures
+    steps = max((entry["step"] for entry in history), default=0)
+    figures = {
+        name: entry[name]
+        for entry in history
+        for name in names
+        if entry.get(name) is not None and (entry["step"] == steps or not name.startswith("eval_"))
+    }
+    return {"steps": float(steps)} | figures

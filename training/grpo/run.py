@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.toolbox import ToolboxError
 from training.card import grpo_card
+from training.checkpoints import check_whole
 from training.config import ConfigError
 from training.encoding import Encoder
 from training.grpo.config import GrpoConfig
@@ -18,13 +19,20 @@ from training.grpo.tasks import TaskSets, load, prepare
 from training.handover import hand_over
 from training.model import load_model, load_processor, lora_config, parameter_counts
 from training.output_folder import GRPO, checkpoint_of, same_training
+from training.resuming import KEPT
+from training.stages import begin, go_on, stages
 
 if TYPE_CHECKING:
     from training.interrupt import Interrupt
 
 logger = logging.getLogger("training")
-SAME = ("model", "lora", "tasks", "grpo", "replay", "rollout", "reward", "train.seed")
+SAME = (
+    "model", "lora", "tasks", "tools.servers", "tools.backends", "grpo", "replay", "rollout", "reward",
+    "held_out.share", "held_out.files", *KEPT,
+)  # fmt: skip
 """What a training that is gone on with has to keep of its configuration."""
+REPORTS = ("held_out.judge", "held_out.judge_model", "held_out.judge_base_url")
+"""And what it has to keep where it measures: the judge that reports."""
 MEMORY = (
     "the GPU's memory does not suffice; what helps, in this order: train.batch_size = 1, "
     "train.gradient_checkpointing = true, a lower rollout.max_tokens, model.image_side or rollout.batch, grpo.beta = 0 "
@@ -55,14 +63,17 @@ def _run(config: GrpoConfig, resume: bool, interrupt: Interrupt) -> dict[str, fl
     output = config.output
     checkpoint = checkpoint_of(output, resume, GRPO)
     if resume:
-        same_training(config, output, SAME)
+        same_training(config, output, SAME + (REPORTS if config.held_out.episodes else ()))
+    step = check_whole(checkpoint) if checkpoint else 0
     state = PartialState()
     check_launch(config, str(state.distributed_type.value), state.num_processes)
     processor = load_processor(config.model)
     if state.is_main_process and not resume:
         GRPO.begin(output)
         prepare(config, output, state.num_processes)
-        (output / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        begin(output, config)
+    elif state.is_main_process:
+        go_on(output, step, config)
     state.wait_for_everyone()
     tasks = load(output)
     folder = output / "rollouts" / (f"process-{state.process_index}" if state.num_processes > 1 else "")
@@ -82,7 +93,8 @@ def _run(config: GrpoConfig, resume: bool, interrupt: Interrupt) -> dict[str, fl
     from training.grpo.observe import last_figures
 
     figures = last_figures(trainer.state.log_history)
-    card = grpo_card(config, len(tasks.train), len(tasks.held_out), figures)
+    went = stages(output, trainer.state.global_step)
+    card = grpo_card(config, len(tasks.train), len(tasks.held_out), figures, went)
     hand_over(trainer, processor, config.model, output, card, adapter=config.lora is not None)
     return figures
 

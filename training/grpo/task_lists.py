@@ -88,7 +88,10 @@ def _of_sessions(places: Sequence[Path]) -> Iterator[tuple[Task, str]]:
     if not places:
         return
     for folder in find_sessions(places):
-        session = read_session(folder)
+        try:
+            session = read_session(folder)
+        except SessionError as error:
+            raise SessionError(f"{error}: mend or remove this session, or leave it out of tasks.sessions") from error
         recorded = {key: value for key, value in (session.start.get("task") or {}).items() if key in _FIELDS}
         shown = [image for event in session.of_type("message") for image in event.get("images") or []]
         if not shown or not all(recorded.get(key) for key in _REQUIRED):

@@ -32,10 +32,10 @@ from training.grpo.trajectory import REWARD_NAMES, Group
 from training.grpo.vllm import VllmColocated, sync
 from training.grpo.vllm_server import connect
 from training.local_policy import Batcher, TurnSource
-from training.resuming import EndsInTime
+from training.resuming import Resumes
 
 
-class EpisodeGRPOTrainer(EndsInTime, GRPOTrainer):
+class EpisodeGRPOTrainer(Resumes, GRPOTrainer):
     """GRPO over recorded episodes.
 
     ``train_dataset`` has the columns ``prompt`` (what TRL logs) and ``task`` (the task's number). A process gets whole
