@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import numpy as np
 History: TypeAlias = Sequence[dict[str, Any]]
 """Logged figures, each with its "step"."""
 COLUMNS = 3
+DASHES: Sequence[Any] = ("-", (0, (4, 1.5)), (0, (1.5, 1.5)), (0, (6, 2, 1, 2)))
+"""How the curves of a panel are drawn, the first one whole, so that curves that coincide are all seen."""
 SPIKE = 4.0
 """How far above the usual a value has to be to leave the scale."""
 
@@ -64,10 +67,11 @@ def plot(history: History, path: Path, panels: Sequence[Panel] = PANELS) -> None
     figure = Figure(figsize=(4.2 * columns, 3.2 * rows), dpi=110, layout="constrained")
     for place, panel in enumerate(shown, 1):
         axes = figure.add_subplot(rows, columns, place)
-        for name, label in panel.curves.items():
+        for (name, label), dashes in zip(panel.curves.items(), itertools.cycle(DASHES), strict=False):
             steps, values = points(history, name)
             if steps:
-                axes.plot(steps, values, label=label, marker="o" if len(steps) < 20 else None, markersize=3)
+                marker = "o" if len(steps) < 20 else None
+                axes.plot(steps, values, label=label, linestyle=dashes, marker=marker, markersize=3)
         axes.set(title=panel.title, xlabel="step")
         values = [value for name in panel.curves for value in points(history, name)[1]]
         limit = panel.limit(values)
