@@ -19,9 +19,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 LEAVING_SECONDS = 120
 
 
-def pytest_unconfigure() -> None:
-    """A thread that keeps the interpreter from ending is shown and the run fails, instead of lasting for ever."""
-    faulthandler.dump_traceback_later(LEAVING_SECONDS, exit=True, file=sys.__stderr__)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A thread that keeps the interpreter from ending is shown and the run fails, instead of lasting for ever.
+
+    One of pytest-xdist's workers waits here for the others, and is ended by the process that started it.
+    """
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(LEAVING_SECONDS, exit=True, file=sys.__stderr__)
 
 
 def make_photo(width: int = 160, height: int = 128, seed: int = 0) -> NDArray[np.uint8]:
