@@ -3,10 +3,11 @@
     python -m benchmarks.reward_ablation --out DIR [--steps 30] [--seed 0]
 
 A tiny Qwen3-VL imitates teachers that try a second time, well or badly (``second_goes.py``), with the sizes of
-``examples/learn_by_acting.py``. From it start trainings that differ in the reward alone. Prints JSON: greedy held-out
-episodes before and after (score by the reporting judge and by the rewarding one, turns, images, share of valid and of
-passed episodes, and the reward with all its parts, whatever was trained on), and the means of the rollouts over the
-last tenth of the steps. Each training takes some ten minutes of one core; what DIR holds of an earlier run is kept.
+``examples/learn_by_acting.py``, but with most turns one token: whole turns are what is chosen among. From it start
+trainings that differ in the reward alone. Prints JSON: greedy held-out episodes before and after (score by the
+reporting judge and by the rewarding one, turns, images, share of valid and of passed episodes, and the reward with
+all its parts, whatever was trained on), and the means of the rollouts over the last tenth of the steps. Each training
+takes some ten minutes of one core; what DIR holds of an earlier run is kept.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main() -> None:
 def imitated(folder: Path) -> Path:
     """The folder of the model that has learned from the teachers by heart; made where it is missing."""
     if not (folder / "sft" / "model").is_dir():
-        plan = learn_by_acting.FULL.imitate
+        plan = replace(learn_by_acting.FULL.imitate, steps=180, phrases=0.06)
         tasks = circle.make_tasks(plan, folder / "photos", plan.sessions, 0)
         anyio.run(circle.record, tasks, folder / "sessions", SecondGoes)
         circle.train(plan, folder / "sessions", folder, LONGEST, 0)

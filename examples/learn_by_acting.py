@@ -7,8 +7,9 @@ content with it, or answer without a mask. A tiny Qwen3-VL is fine-tuned on them
 Then it acts: groups of episodes of the same task, through the agent's own loop and tools, rewarded for the final image,
 for improvement and for how the tools were used (GRPO). Nobody tells it which habits pay. Before and after, the agent
 runs greedily on photos that it never trained on, and a judge that took no part in training scores what came of it. The
-whole takes some ten minutes on two cores, ``--quick`` some two minutes. Phrases that recur in six of a hundred sessions
-are one token to the model, so that most turns are a token or a few: it learns which turn pays, not how to spell one.
+whole takes some twelve minutes on two cores, ``--quick`` some two minutes. Phrases that recur in three of ten sessions
+are one token to the model; with ``--quick`` in one of ten, so that most turns are one: it shows the machinery, not
+learning.
 Needs: pip install 'anomaly-agent[train]'
 """
 
@@ -60,7 +61,7 @@ class Plan:
     beta: float = 0.01
 
 
-FULL = Plan(circle.Plan(sessions=200, steps=180, items=2, anomalies=2, phrases=0.06))
+FULL = Plan(circle.Plan(sessions=200, steps=420, items=2, anomalies=2))
 QUICK = Plan(
     circle.Plan(sessions=60, steps=60, items=1, anomalies=1, batch=4, phrases=0.1, held_out=0.0),
     tasks=8,
