@@ -262,7 +262,7 @@ def test_file_names_that_are_no_unicode_do_no_harm(store: Store, notes: Path) ->
     ("options", "says"),
     [
         ({"knowledge": "local", "knowledge_folder": "x"}, "choose --knowledge folder (or local+folder)"),
-        ({"knowledge": "folder+folder"}, "no such backend"),
+        ({"knowledge": "folder+folder"}, "name each backend once"),
         ({"knowledge": "web"}, "choose one of local, folder, google"),
     ],
 )
