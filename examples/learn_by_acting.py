@@ -7,10 +7,9 @@ content with it, or answer without a mask. A tiny Qwen3-VL is fine-tuned on them
 Then it acts: groups of episodes of the same task, through the agent's own loop and tools, rewarded for the final image,
 for improvement and for how the tools were used (GRPO). Nobody tells it which habits pay. Before and after, the agent
 runs greedily on photos that it never trained on, and a judge that took no part in training scores what came of it. The
-whole takes some twelve minutes on two cores, ``--quick`` some two minutes. Phrases that recur in three of ten sessions
-are one token to the model; with ``--quick`` in one of ten, so that most turns are one: it shows the machinery, not
-learning.
-Needs: pip install 'anomaly-agent[train]'
+whole takes some fourteen minutes on two cores, ``--quick`` some two minutes. Phrases that recur in three of ten
+sessions are one token to the model; with ``--quick`` in one of ten, so that most turns are one: it shows the machinery,
+not learning. Needs: pip install 'anomaly-agent[train]'
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def read_choices(
     """The choice for every role, from the command line, else from the environment.
 
     Raises ToolInputError for a backend that does not exist, for backends that cannot be combined, for a folder that
-    no chosen backend reads, for an address with a password in it, and for limits that are no numbers.
+    no chosen backend reads, for an address that is none or holds a password, and for limits that are no numbers.
     """
     choices = {}
     for spec in specs:
@@ -145,9 +145,7 @@ def read_choices(
             cure = f"choose --{spec.role} {spec.folder_backend} (or {name}+{spec.folder_backend})"
             raise ToolInputError(f"--{spec.role}-folder {folder}: {name} reads no folder; {cure}")
         base_url = value("base_url")
-        if _holds_password(base_url):
-            cure = f"put the key into ANOMALY_AGENT_{spec.role.upper()}_API_KEY"
-            raise ToolInputError(f"--{spec.role}-base-url holds a name or password: {cure}")
+        _check_address(spec.role, base_url)
         choices[spec.role] = BackendChoice(
             name=name,
             model=value("model"),
@@ -160,9 +158,15 @@ def read_choices(
     return choices
 
 
-def _holds_password(base_url: str) -> bool:
-    """Whether an address, or one of several joined by "+", has what messages and logs must not repeat."""
-    return any("@" in urlsplit(part).netloc for part in [base_url, *base_url.split("+")])
+def _check_address(role: str, base_url: str) -> None:
+    """Raise ToolInputError where an address, or one of several joined by "+", is none or holds a name or password."""
+    try:
+        places = [urlsplit(part).netloc for part in [base_url, *base_url.split("+")]]
+    except ValueError as error:
+        raise ToolInputError(f"--{role}-base-url is no address ({error}): write it as http://HOST:PORT/PATH") from error
+    if any("@" in place for place in places):
+        cure = f"put the key into ANOMALY_AGENT_{role.upper()}_API_KEY"
+        raise ToolInputError(f"--{role}-base-url holds a name or password: {cure}")
 
 
 def _number(role: str, key: str, text: str, default: float, most: float) -> float:

@@ -306,6 +306,7 @@ def test_all_tools_work_over_http_on_loopback(home: Path, photo_file: Path) -> N
             ["--editor", "openai", "--editor-base-url", "http://u:secretpw@h/v1"],
             "put the key into ANOMALY_AGENT_EDITOR",
         ),
+        (["--editor", "openai", "--editor-base-url", "http://[::1"], "--editor-base-url is no address"),
         (["--judge", "local+local"], "--judge local+local: name each backend once"),
     ],
 )
